@@ -1,0 +1,7 @@
+"""etcd, kube-apiserver and kube-controller-manager on this machine, as one context manager: `ControlPlane`."""
+
+from sandbox.controlplane.audit import AuditEvent
+from sandbox.controlplane.plane import ControlPlane
+from sandbox.controlplane.prometheus import Sample
+
+__all__ = ["AuditEvent", "ControlPlane", "Sample"]

@@ -1,0 +1,48 @@
+"""What can go wrong in the sandbox, as messages a person can act on.
+
+SandboxError
+├── BinariesNotFound   none of the ways to get the control plane's programs worked
+├── ProgramFailed      a program ended or did not get ready in time
+├── AlreadyRunning     a detached sandbox of this user runs
+└── NotRunning         there is no detached sandbox to end
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class SandboxError(Exception):
+    """Anything the sandbox refuses or fails to do."""
+
+
+class BinariesNotFound(SandboxError):  # noqa: N818
+    """No source delivered kube-apiserver, kube-controller-manager, kubectl and etcd."""
+
+
+class AlreadyRunning(SandboxError):  # noqa: N818
+    """A detached sandbox of this user runs already."""
+
+
+class NotRunning(SandboxError):  # noqa: N818
+    """No detached sandbox of this user runs."""
+
+
+class ProgramFailed(SandboxError):  # noqa: N818
+    """A program ended early or did not become ready: says which, why, its last lines and where its log is."""
+
+    def __init__(self, name: str, why: str, *, tail: str = "", log: Path | None = None) -> None:
+        """Build the message from its parts; `log` may be copied out of a folder that is about to go."""
+        self.name = name
+        self.why = why
+        self.tail = tail
+        self.log = log
+        lines = [f"{name} {why}"]
+        if tail:
+            lines += [f"last lines of {name}:", *(f"  | {line}" for line in tail.splitlines())]
+        if log is not None:
+            lines.append(f"whole log: {log}")
+        super().__init__("\n".join(lines))
