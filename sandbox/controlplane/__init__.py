@@ -1,4 +1,4 @@
-"""etcd, kube-apiserver and kube-controller-manager on this machine, as one context manager: `ControlPlane`."""
+"""etcd, kube-apiserver and kube-controller-manager on this machine: `ControlPlane`."""
 
 from sandbox.controlplane.audit import AuditEvent
 from sandbox.controlplane.plane import ControlPlane

@@ -16,7 +16,10 @@ READS = frozenset({"get", "list", "watch"})
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """One request; `code` is 200 for a watch that still runs, `resource` has its subresource ("squidexclients/status")."""
+    """One request; `resource` has its subresource ("squidexclients/status").
+
+    `code` is 200 for a watch that still runs, `received_at` RFC 3339 with microseconds.
+    """
 
     id: str
     user: str

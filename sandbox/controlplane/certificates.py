@@ -1,8 +1,8 @@
-"""The sandbox's own certificate authority. Everything lives for a day more than a month: long enough for a soak test."""
+"""The sandbox's own certificate authority; what it signs lives longer than the longest soak test."""
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-LIFETIME = datetime.timedelta(days=32)
-BACKDATED = datetime.timedelta(minutes=10)  # clocks that go a bit slow
+LIFETIME = dt.timedelta(days=32)
+BACKDATED = dt.timedelta(minutes=10)  # clocks that go a bit slow
 CURVE = ec.SECP256R1
 
 
@@ -105,7 +105,7 @@ class Authority:
         return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), pem)
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)

@@ -16,8 +16,8 @@ SERVICE_RANGE = "10.96.0.0/16"
 SERVICE_ADDRESS = "10.96.0.1"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 
-# What the control plane itself asks is left out: tests count what others do. ResponseStarted is the only line that a watch
-# which still runs has; a finished one has two, told apart by their auditID (see audit.py).
+# What the control plane itself asks is left out: tests count what others do. ResponseStarted is the only line
+# that a watch which still runs has; a finished one has two, told apart by their auditID (see audit.py).
 AUDIT_POLICY = """\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -42,7 +42,7 @@ class Files:
 
     @property
     def etcd_socket(self) -> Path:
-        """A socket in a folder that only this user can enter: no port to clash, nobody else to read Secrets."""
+        """A socket in a folder that only this user can enter: no port to clash, and nobody else reads."""
         return self.dir / "etcd.sock"
 
     @property
@@ -78,13 +78,13 @@ def etcd(binaries: Binaries, files: Files) -> list[str | Path]:
 
 
 def apiserver(binaries: Binaries, files: Files, *, port: int, audit: bool) -> list[str | Path]:
-    """RBAC, ServiceAccount tokens and the audit log as in a cluster; on loopback, without nodes to talk to."""
+    """RBAC, ServiceAccount tokens and the audit log as in a cluster; on loopback, without nodes."""
     arguments: list[str | Path] = [
         binaries.kube_apiserver,
         f"--bind-address={LOOPBACK}",
         f"--secure-port={port}",
         "--permit-port-sharing",  # see ports.py
-        f"--advertise-address={LOOPBACK}",  # else it looks for a default route, and fails on a machine without
+        f"--advertise-address={LOOPBACK}",  # else a machine without default route fails
         "--endpoint-reconciler-type=none",  # a loopback address is no valid endpoint
         f"--etcd-servers=unix://{files.etcd_socket}",
         f"--tls-cert-file={files.pki('apiserver.crt')}",

@@ -29,8 +29,8 @@ MASTERS = "system:masters"
 class ControlPlane:
     """A context manager: inside it, `url` answers with `admin_kubeconfig`, and RBAC is on.
 
-    `crds` are applied before the controllers start: the garbage collector notices kinds that come later only at its
-    next discovery, up to half a minute after. All times are seconds.
+    `crds` are applied before the controllers start: the garbage collector notices kinds that come later only
+    at its next discovery, up to half a minute after. All times are seconds.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ControlPlane:
         return self.binaries.kubectl
 
     def start(self) -> Self:
-        """Start the three programs and wait until the API answers; raises SandboxError, leaving nothing behind."""
+        """Start the three programs and wait for their work; a SandboxError leaves nothing behind."""
         _ = self.binaries  # may take minutes and needs no folder
         try:
             if self._owns_home:
@@ -204,11 +204,11 @@ class ControlPlane:
     def kubectl_run(
         self,
         *args: str | Path,
-        input: str | None = None,
+        input: str | None = None,  # noqa: A002  (as subprocess.run calls it)
         check: bool = True,
-        kubeconfig: Path | None = None,  # noqa: A002
+        kubeconfig: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl as the admin or with another kubeconfig; raises SandboxError with its message if `check`."""
+        """Run kubectl, as the admin unless told otherwise; raises SandboxError if `check`."""
         env = {
             "KUBECONFIG": str(kubeconfig or self.admin_kubeconfig),
             "KUBECACHEDIR": str(self.dir / "kubectl-cache"),
@@ -278,8 +278,8 @@ class ControlPlane:
     def compact(self) -> int:
         """Make etcd forget all but the present; returns that revision.
 
-        A list or watch from an older resourceVersion gets 410 Gone, unless the API server's watch cache still has it:
-        restart the API server as well to forget that.
+        A list or watch from an older resourceVersion gets 410 Gone, unless the API server's watch cache still
+        has it: restart the API server as well to forget that.
         """
         found: dict[str, Any] = client.etcd_call(self.files.etcd_socket, "kv/range", {"key": "AA=="})
         revision = int(found["header"]["revision"])

@@ -1,9 +1,9 @@
 """A loopback port that stays ours.
 
-Asking the kernel for a free port, closing it and letting a server bind it leaves a moment in which somebody else can take
-it, and a server that is restarted on its port leaves many. So the port stays bound here, with SO_REUSEPORT and without
-listening: the kernel lets another socket of the same user bind it, if that asks for SO_REUSEPORT as well (the API server's
---permit-port-sharing), and gives it to nobody else.
+Asking the kernel for a free port, closing it and letting a server bind it leaves a moment in which somebody
+else can take it, and a server that is restarted on its port leaves many. So the port stays bound here, with
+SO_REUSEPORT and without listening: the kernel lets another socket of the same user bind it, if that asks for
+SO_REUSEPORT as well (the API server's --permit-port-sharing), and gives it to nobody else.
 """
 
 from __future__ import annotations

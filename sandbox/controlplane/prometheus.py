@@ -1,4 +1,4 @@
-"""Reads counters from the API server's /metrics, some megabytes of text, without parsing what nobody asked for."""
+"""Reads single metrics out of the megabytes of the API server's /metrics."""
 
 from __future__ import annotations
 

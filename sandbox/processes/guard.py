@@ -1,8 +1,8 @@
 """Runs as `python -I -S guard.py FOLDER`: ends the programs and removes the folder when their owner is gone.
 
-Its standard input is a pipe whose other end only the owner holds. Lines `+PID` and `-PID` say what runs; the end of the
-pipe (a SIGKILL of the owner gives that, too) or the line `end` means: clean up. It works on every Unix and costs one
-sleeping process.
+Its standard input is a pipe whose other end only the owner holds. Lines `+PID` and `-PID` say what runs; the
+end of the pipe (a SIGKILL of the owner gives that, too) or the line `end` means: clean up. It works on every
+Unix and costs one sleeping process.
 """
 
 import contextlib

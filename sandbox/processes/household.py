@@ -103,7 +103,7 @@ class Household:
                 os.write(self._pipe, b"-%d\n" % pid)
 
     def keep_log(self, log: Path) -> Path:
-        """Copy a log out of the folder, which goes, so that a message can name it; the next failure replaces it."""
+        """Copy a log out of the folder, which goes, so that a message can name it."""
         kept = self._keep_logs / log.name
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
 """Runs as `python -I -S launch.py GUARD_FD OWNER_PID PROGRAM ARGS…` and becomes PROGRAM.
 
-Between the fork of a program and the moment somebody remembers its pid, the owner may die. So the program announces
-itself, before it is the program: the guard (see guard.py) knows it from the first instant. On Linux the kernel is asked,
-too, to kill the program when its parent ends; that survives even a SIGKILL of the owner and the guard together.
+Between the fork of a program and the moment somebody remembers its pid, the owner may die. So the program
+announces itself, before it is the program: the guard (see guard.py) knows it from the first instant. On Linux
+the kernel is asked, too, to kill the program when its parent ends; that survives even a SIGKILL of the owner
+and the guard together.
 """
 
 import os

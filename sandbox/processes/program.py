@@ -40,7 +40,8 @@ class Program:
     ) -> None:
         """Describe the program; nothing runs yet. `env` is added to this process's environment.
 
-        `graceful` says that it deserves a SIGTERM when the household closes; the others have nothing worth saving.
+        `graceful` says that it deserves a SIGTERM when the household closes; the others have nothing worth
+        saving.
         """
         self.name = name
         self.argv = [str(part) for part in argv]

@@ -1,8 +1,8 @@
 """One thread that starts every process.
 
-Two reasons. Linux's "kill me when my parent ends" means the parent *thread*, so a program started from a short-lived
-worker thread would die with it. And a KeyboardInterrupt only ever hits the main thread: a start that runs elsewhere is
-either done and recorded or not begun, never half-way.
+Two reasons. Linux's "kill me when my parent ends" means the parent *thread*, so a program started from a
+short-lived worker thread would die with it. And a KeyboardInterrupt only ever hits the main thread: a start
+that runs elsewhere is either done and recorded or not begun, never half-way.
 """
 
 from __future__ import annotations
