@@ -1,0 +1,55 @@
+"""What `python -m sandbox up` tells its user."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sandbox.background import State
+from sandbox.binaries.model import KUBERNETES
+from sandbox.environment import CA_CONFIG_MAP, CREDENTIALS
+
+if TYPE_CHECKING:
+    from sandbox.environment import Sandbox
+
+
+def describe(sandbox: Sandbox) -> State:
+    """What there is to know about a started sandbox."""
+    operators = sandbox.operators
+    operator_kubeconfig = sandbox.dir / "operator.kubeconfig"
+    return State(
+        pid=os.getpid(),
+        dir=str(sandbox.dir),
+        kubeconfig=str(sandbox.control_plane.admin_kubeconfig),
+        kubectl=str(sandbox.control_plane.kubectl),
+        api_url=sandbox.control_plane.url,
+        squidex_url=sandbox.squidex.url,
+        squidex_ca=str(sandbox.squidex.ca_file),
+        operator_kubeconfig=str(operator_kubeconfig) if operator_kubeconfig.exists() else "",
+        operator_log=str(operators[0].log) if operators else "",
+    )
+
+
+def guide(state: State, *, end: str) -> str:
+    """How to use it, for a terminal; `end` says how to end it."""
+    kubectl, ca = Path(state.kubectl), shlex.quote(state.squidex_ca)
+    lines = [
+        f"Kubernetes {KUBERNETES} and a stand-in Squidex run on this machine (process {state.pid}).",
+        "",
+        f"    export KUBECONFIG={shlex.quote(state.kubeconfig)}",
+        f"    export PATH={shlex.quote(str(kubectl.parent))}:$PATH        # the kubectl that belongs to it",
+        "    kubectl get squidexclients --all-namespaces",
+        "",
+        f"Squidex   {state.squidex_url}",
+        f"          its authority: {ca}",
+        f"          in the namespace default: ConfigMap {CA_CONFIG_MAP}, Secret {CREDENTIALS}",
+        f"          its faults: curl --cacert {ca} {state.squidex_url}/_sandbox/state",
+    ]
+    if state.operator_log:
+        lines.append(f"Operator  runs; its log: {state.operator_log}")
+    elif state.operator_kubeconfig:
+        lines.append(f"Operator  KUBECONFIG={shlex.quote(state.operator_kubeconfig)} python -m squidex_operator")
+    lines += [f"Logs      {state.dir}/logs", f"The end   {end}"]
+    return "\n".join(lines)
