@@ -3,16 +3,45 @@
 from __future__ import annotations
 
 import os
-import platform
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from sandbox.places import REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-KUBERNETES = "1.37.2"
-ETCD = "3.7.0"
+MODULE = REPOSITORY / "sandbox" / "gomodule"
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
+
+
+class Unavailable(Exception):  # noqa: N818
+    """One source cannot deliver; the message says why, the next source is tried."""
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Without the leading v."""
+
+    kubernetes: str
+    etcd: str
+
+
+def pinned(module: Path = MODULE) -> Versions:
+    """The versions in go.mod: what is built and what is downloaded cannot differ."""
+    text = (module / "go.mod").read_text()
+
+    def version(path: str) -> str:
+        found = re.search(rf"^\s*(?:require\s+)?{re.escape(path)} v(\S+)", text, re.MULTILINE)
+        if found is None:
+            raise ValueError(f"{module / 'go.mod'} does not require {path}")
+        return found.group(1)
+
+    return Versions(version("k8s.io/kubernetes"), version("go.etcd.io/etcd/server/v3"))
+
+
+KUBERNETES = pinned().kubernetes
 
 
 @dataclass(frozen=True)
@@ -44,15 +73,4 @@ class Binaries:
 
 def missing(folder: Path) -> list[str]:
     """The programs that a folder does not hold."""
-    return [
-        name for name in PROGRAMS if not os.access(folder / name, os.X_OK) or not (folder / name).is_file()
-    ]
-
-
-def target() -> tuple[str, str]:
-    """This machine as Go and the release pages call it: ("linux", "arm64")."""
-    machine = platform.machine().lower()
-    architecture = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(
-        machine, machine
-    )
-    return platform.system().lower(), architecture
+    return [name for name in PROGRAMS if not (folder / name).is_file() or not os.access(folder / name, os.X_OK)]
