@@ -84,6 +84,7 @@ def _complete(url: str, part: Path, *, label: str, stall: float) -> None:
         except urllib.error.HTTPError as error:
             if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise Unavailable(f"{url}: {_reason(error)}") from error
+            error.close()
             part.unlink(missing_ok=True)  # the part is longer than the file
         except NETWORK as error:
             if attempt == ATTEMPTS:
@@ -115,7 +116,9 @@ def _load(url: str, part: Path, *, label: str, stall: float) -> None:
 
 
 def _reason(error: Exception) -> str:
+    """What a person needs to know of an error; an HTTP error is also an open connection, closed here."""
     if isinstance(error, urllib.error.HTTPError):
+        error.close()
         return f"HTTP {error.code}"
     reason: Any = getattr(error, "reason", error)
     return re.sub(r"^\[Errno -?\d+\] ", "", str(reason)) or type(error).__name__
