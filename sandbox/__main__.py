@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import sandbox as sandbox_package
 from sandbox import background, binaries
-from sandbox.errors import SandboxError
+from sandbox.errors import NotRunning, SandboxError
 from sandbox.guide import describe, guide
 
 if TYPE_CHECKING:
@@ -106,6 +106,14 @@ def status() -> None:
     print(guide(state, end=BY_DOWN) if state is not None else "no sandbox runs in the background")
 
 
+def down() -> None:
+    """End the one in the background; that there is none is what was wanted."""
+    try:
+        print(background.stop())
+    except NotRunning as error:
+        print(error)
+
+
 def interrupt(number: int, _frame: FrameType | None) -> None:
     """SIGTERM and SIGHUP end it as Ctrl-C does."""
     signal.signal(number, signal.SIG_IGN)
@@ -125,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif options.command == "up":
             up(operator=options.operator, background_owner=False)
         elif options.command == "down":
-            print(background.stop())
+            down()
         elif options.command == "status":
             status()
         else:

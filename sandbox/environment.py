@@ -93,6 +93,7 @@ class Sandbox:
         operator = Operator(
             self.home,
             kubeconfig=self.operator_kubeconfig(),
+            source=self.repository / "operator",
             name="operator" if number == 1 else f"operator-{number}",
             namespaces=namespaces,
             extra_args=extra_args,

@@ -28,6 +28,7 @@ class Operator:
         home: Household,
         *,
         kubeconfig: Path,
+        source: Path = REPOSITORY / "operator",
         name: str = "operator",
         namespaces: Sequence[str] | None = None,
         extra_args: Sequence[str] = (),
@@ -48,7 +49,7 @@ class Operator:
             ],
             env={
                 "KUBECONFIG": str(kubeconfig),
-                "PYTHONPATH": str(REPOSITORY / "operator"),
+                "PYTHONPATH": str(source),
                 "PYTHONUNBUFFERED": "1",
                 **(env or {}),
             },

@@ -9,7 +9,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from sandbox.controlplane import client
-from sandbox.controlplane.certificates import Authority, private_key, write_private
+from sandbox.controlplane.certificates import Authority, write_private
 from sandbox.controlplane.ports import LOOPBACK
 from sandbox.errors import SandboxError
 from sandbox.places import REPOSITORY
@@ -78,8 +78,6 @@ class Squidex:
         self.dir.mkdir(mode=0o700)
         self.ca_file.write_bytes(self._authority.cert)
         self._authority.serving(NAMES).write(self.dir, "tls")
-        _, pem = private_key()
-        write_private(self.dir / "signing.pem", pem)
         write_private(self.dir / "clients.json", json.dumps(self.clients, indent=2).encode())
 
     def _find_url(self) -> bool:
@@ -94,15 +92,15 @@ class Squidex:
         """What it has done and which faults are switched on."""
         return self._call("GET", None)
 
-    def patch(self, **changes: Any) -> dict[str, Any]:
-        """Switch faults on or off; returns the new state."""
+    def patch(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Switch faults on or off (sandbox/squidex/README.md lists them); returns the new state."""
         return self._call("PATCH", changes)
 
-    def _call(self, method: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def _call(self, method: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         request = urllib.request.Request(
             f"{self.url}/_sandbox/state",
             method=method,
-            data=None if body is None else json.dumps(body).encode(),
+            data=None if body is None else json.dumps(dict(body)).encode(),
             headers={"Content-Type": "application/json"},
         )
         opener = urllib.request.build_opener(
