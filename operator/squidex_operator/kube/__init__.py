@@ -1,1 +1,1 @@
-"""TODO"""
+"""What Kubernetes says: the one gateway to the API server."""

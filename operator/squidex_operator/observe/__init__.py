@@ -1,1 +1,1 @@
-"""TODO"""
+"""What people and machines see of the running process: metrics, logs, health."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""What Squidex says: tokens, probes, signing keys, and what each of its answers means."""

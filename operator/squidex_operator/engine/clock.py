@@ -1,0 +1,20 @@
+"""The wall clock, as a thing that tests can put in its place (docs: design, decision 16)."""
+
+import datetime as dt
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tells the time."""
+
+    def now(self) -> dt.datetime:
+        """Aware UTC."""
+        ...
+
+
+class WallClock:
+    """The machine's clock."""
+
+    def now(self) -> dt.datetime:
+        """Aware UTC."""
+        return dt.datetime.now(dt.UTC)

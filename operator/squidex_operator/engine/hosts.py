@@ -1,0 +1,102 @@
+"""Who may ask a server, and when: no Squidex is flooded, and no server that hangs holds up another.
+
+Waiting is a due time, never a sleep: a key that may not go yet goes back into the queue.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import datetime as dt
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+from squidex_operator.api import reasons
+from squidex_operator.policy import backoff, schedule
+
+_TROUBLE = {reasons.Reason.TIMEOUT, reasons.Reason.UNREACHABLE}
+
+
+@dataclasses.dataclass(frozen=True)
+class HostLimits:
+    """For each `scheme://host:port`."""
+
+    rate: float = 20.0
+    """Token requests per second."""
+    burst: int = 50
+    concurrency: int = 16
+    """Requests of any kind at once. A server in trouble gets one at a time until it answers."""
+
+
+@dataclasses.dataclass
+class _Host:
+    bucket: schedule.Bucket
+    in_flight: int = 0
+    in_trouble: bool = False
+    paused_until: dt.datetime | None = None
+    reserved: dict[Hashable, dt.datetime] = dataclasses.field(default_factory=dict)
+    waiting: collections.OrderedDict[Hashable, None] = dataclasses.field(default_factory=collections.OrderedDict)
+
+
+class Hosts:
+    """The gate in front of all servers."""
+
+    def __init__(self, limits: HostLimits, wake: Callable[[Any], None]) -> None:
+        self._limits = limits
+        self._wake = wake
+        self._hosts: dict[str, _Host] = {}
+
+    def admit(self, host: str, key: Hashable, now: dt.datetime, *, fetch: bool) -> dt.datetime | None:
+        """None where the key may send its request now, in `request()`; else when to ask again.
+
+        Args:
+            fetch: a token request, which takes its turn in the host's bucket; else only the concurrency counts.
+        """
+        state = self._host(host)
+        if fetch:
+            if state.paused_until is not None and now < state.paused_until:
+                return state.paused_until
+            if key not in state.reserved:
+                state.reserved[key], state.bucket = state.bucket.take(now)
+            if now < state.reserved[key]:
+                return state.reserved[key]
+        if state.in_flight >= (1 if state.in_trouble else self._limits.concurrency):
+            # Woken when a request ends; the time is for the case that it never does.
+            state.waiting[key] = None
+            return now + dt.timedelta(minutes=1)
+        state.waiting.pop(key, None)
+        return None
+
+    @contextlib.contextmanager
+    def request(self, host: str, key: Hashable) -> Iterator[None]:
+        """Around a request that was admitted."""
+        state = self._host(host)
+        state.reserved.pop(key, None)
+        state.in_flight += 1
+        try:
+            yield
+        finally:
+            state.in_flight -= 1
+            if state.waiting:
+                self._wake(state.waiting.popitem(last=False)[0])
+
+    def note(self, host: str, problem: backoff.Problem | None, now: dt.datetime) -> None:
+        """How a request ended: None for an answer of any kind that was no problem."""
+        state = self._host(host)
+        state.in_trouble = problem is not None and problem.reason in _TROUBLE
+        if problem is not None and problem.retry_after is not None:
+            state.paused_until = now + min(problem.retry_after, backoff.MAX_RETRY_AFTER)
+        if not state.in_trouble:
+            # The queue behind a server that has recovered moves on together.
+            for _ in range(min(len(state.waiting), self._limits.concurrency - state.in_flight)):
+                self._wake(state.waiting.popitem(last=False)[0])
+
+    def forget(self, host: str, key: Hashable) -> None:
+        """A key that will not come back."""
+        state = self._host(host)
+        state.reserved.pop(key, None)
+        state.waiting.pop(key, None)
+
+    def _host(self, host: str) -> _Host:
+        if host not in self._hosts:
+            self._hosts[host] = _Host(schedule.Bucket(self._limits.rate, self._limits.burst))
+        return self._hosts[host]

@@ -1,0 +1,308 @@
+"""What was last seen of the cluster, and what this process remembers of each SquidexClient.
+
+Fed by Kopf's events, by lists, and by the answers to our own writes; no secret is kept, but for a token that was fetched and
+is not written yet. An object is only ever replaced by a newer version of itself: a watch that lags behind our own write
+must not bring the old state back.
+"""
+
+import collections
+import dataclasses
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from squidex_operator.api import names, reasons, resource
+from squidex_operator.policy import backoff, conditions, observed, render, schedule
+from squidex_operator.policy import credentials as credentials_policy
+
+
+class Key(NamedTuple):
+    """A SquidexClient's name, or a Secret's."""
+
+    namespace: str
+    name: str
+
+
+@dataclasses.dataclass
+class PendingToken:
+    """A token that was fetched and is not written yet."""
+
+    grant: render.Grant
+    inputs_hash: str
+    cause: reasons.Cause
+    credentials: credentials_policy.CredentialsSeen
+    verdict: tuple[observed.Verdict, str] | None
+
+    @property
+    def summary(self) -> observed.Pending:
+        """The same, without the token."""
+        return observed.Pending(self.inputs_hash, self.grant.issued_at, self.grant.expires_at)
+
+
+@dataclasses.dataclass(slots=True)
+class Record:
+    """One SquidexClient."""
+
+    client: observed.Client
+    fetches: schedule.Bucket
+    repairs: schedule.Bucket
+    credentials: credentials_policy.CredentialsSeen | backoff.Problem | observed.Unknown = observed.UNKNOWN
+    fetched_with: credentials_policy.CredentialsSeen | None = None
+    credentials_due: dt.datetime | None = None
+    probe_due: dt.datetime | None = None
+    probed: observed.Probed | None = None
+    failure: backoff.Failure | None = None
+    pending: PendingToken | None = None
+    refreshed: conditions.Refreshed | None = None
+    key_retry_at: dt.datetime | None = None
+    key_retries: int = 0
+    report_failures: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The last guards against a flood, for each SquidexClient: a burst, then one per interval."""
+
+    fetch_interval: dt.timedelta = dt.timedelta(minutes=1)
+    fetch_burst: int = 10
+    repair_interval: dt.timedelta = dt.timedelta(minutes=1)
+    repair_burst: int = 10
+
+
+class Inventory:
+    """All that was seen. Methods return the keys of the SquidexClients that a change concerns."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self.records: dict[Key, Record] = {}
+        self.targets: dict[Key, observed.TargetSeen] = {}
+        self._credentials: dict[Key, tuple[str, str]] = {}
+        self._by_uid: dict[str, Key] = {}
+        self._by_target: collections.defaultdict[Key, set[Key]] = collections.defaultdict(set)
+        self._by_credentials: collections.defaultdict[Key, set[Key]] = collections.defaultdict(set)
+        self._targets_of: collections.defaultdict[str, set[Key]] = collections.defaultdict(set)
+
+    def see_client(self, body: Mapping[str, Any]) -> set[Key]:
+        """A SquidexClient as it is now. Nothing is concerned by what others wrote to its status or metadata."""
+        client = read_client(body)
+        key = Key(client.namespace, client.name)
+        record = self.records.get(key)
+        if record is None or record.client.uid != client.uid:
+            self.forget_client(key)
+            self.records[key] = self._new_record(client)
+            self._index(key, client)
+            return {key}
+        old = record.client
+        if not _is_newer(client.resource_version, old.resource_version):
+            return set()
+        self._unindex(key, old)
+        record.client = client
+        self._index(key, client)
+        changed = client.generation != old.generation or client.deleting != old.deleting
+        if client.generation != old.generation:
+            record.credentials = observed.UNKNOWN
+            record.credentials_due = record.probe_due = None
+        return {key} if changed else set()
+
+    def forget_client(self, key: Key, uid: str | None = None) -> bool:
+        """A SquidexClient that is gone. With a uid: that one, not its successor. True where one was known."""
+        record = self.records.get(key)
+        if record is None or (uid is not None and record.client.uid != uid):
+            return False
+        self._unindex(key, record.client)
+        del self.records[key]
+        return True
+
+    def see_secret(self, body: Mapping[str, Any]) -> set[Key]:
+        """A Secret with a role, as it is now."""
+        metadata = body["metadata"]
+        key = Key(metadata["namespace"], metadata["name"])
+        if (metadata.get("labels") or {}).get(names.LABEL_ROLE) == names.ROLE_CREDENTIALS:
+            return self._drop_target(key) | self._see_credentials(key, metadata["uid"], metadata["resourceVersion"])
+        old = self.targets.get(key)
+        if old and old.uid == metadata["uid"] and not _is_newer(metadata["resourceVersion"], old.resource_version):
+            return set()
+        concerned = self._drop_target(key) | self._forget_credentials(key)
+        seen = self.targets[key] = render.read_target(body)
+        self._targets_of[seen.client_uid].add(key)
+        return concerned | self._concerned_by(key, seen)
+
+    def forget_secret(self, key: Key, uid: str | None = None) -> set[Key]:
+        """A Secret that is gone, or that lost its role. With a uid: that one, not its successor."""
+        old = self.targets.get(key)
+        if old is not None and uid is not None and old.uid != uid:
+            return set()
+        known = self._credentials.get(key)
+        if known is not None and uid is not None and known[0] != uid:
+            return set()
+        return self._drop_target(key) | self._forget_credentials(key)
+
+    def watched_credentials(self, client: observed.Client) -> tuple[str, str] | None:
+        """uid and resourceVersion of a client's credentials Secret, where it is labelled."""
+        if client.spec is None:
+            return None
+        return self._credentials.get(Key(client.namespace, client.spec.credentials_secret_ref.name))
+
+    def former_targets(self, client: observed.Client) -> tuple[observed.TargetSeen, ...]:
+        """The Secret that was this client's target before a rename: the one its status names, and nobody's copy of it."""
+        name = (client.status.get("target") or {}).get("name")
+        seen = self.targets.get(Key(client.namespace, name or ""))
+        if seen is None or seen.name == client.target_name or seen.deleting:
+            return ()
+        return (seen,) if seen.client_uid == client.uid and client.uid in seen.owner_uids else ()
+
+    def other_owner(self, client: observed.Client, seen: observed.TargetSeen) -> bool:
+        """Whether a Secret is that of another SquidexClient that lives."""
+        owners = {seen.client_uid, *seen.owner_uids} - {client.uid}
+        return any(owner in self._by_uid for owner in owners)
+
+    def claimed(self, client: observed.Client) -> bool:
+        """Whether an older SquidexClient names the same target."""
+        rivals = self._by_target[Key(client.namespace, client.target_name)] - {Key(client.namespace, client.name)}
+        mine = (client.created, client.uid)
+        return any((self.records[key].client.created, self.records[key].client.uid) < mine for key in rivals)
+
+    def versions(self) -> tuple[dict[Key, str], dict[Key, str]]:
+        """resourceVersions of all SquidexClients, and of all Secrets with a role, as last seen."""
+        clients = {key: record.client.resource_version for key, record in self.records.items()}
+        secrets = {key: seen.resource_version for key, seen in self.targets.items()}
+        return clients, secrets | {key: version for key, (_, version) in self._credentials.items()}
+
+    def of_server(self, base_url: str) -> Iterator[tuple[Key, Record]]:
+        """The SquidexClients of one Squidex."""
+        for key, record in self.records.items():
+            if record.client.spec is not None and record.client.spec.base_url == base_url:
+                yield key, record
+
+    def _new_record(self, client: observed.Client) -> Record:
+        limits = self._limits
+        return Record(
+            client=client,
+            fetches=schedule.Bucket(1 / limits.fetch_interval.total_seconds(), limits.fetch_burst),
+            repairs=schedule.Bucket(1 / limits.repair_interval.total_seconds(), limits.repair_burst),
+            failure=failure_from(client),
+        )
+
+    def _see_credentials(self, key: Key, uid: str, version: str) -> set[Key]:
+        old = self._credentials.get(key)
+        if old is not None and old[0] == uid and not _is_newer(version, old[1]):
+            return set()
+        self._credentials[key] = (uid, version)
+        concerned = set()
+        for client_key in self._by_credentials[key]:
+            record = self.records[client_key]
+            known = record.credentials
+            if isinstance(known, credentials_policy.CredentialsSeen) and (known.uid, known.resource_version) == (
+                uid,
+                version,
+            ):
+                continue
+            if known is not observed.UNKNOWN:
+                record.credentials = observed.UNKNOWN
+                record.credentials_due = _AT_ONCE
+            concerned.add(client_key)
+        return concerned
+
+    def _forget_credentials(self, key: Key) -> set[Key]:
+        if self._credentials.pop(key, None) is None:
+            return set()
+        concerned = set(self._by_credentials[key])
+        for client_key in concerned:
+            self.records[client_key].credentials_due = _AT_ONCE
+        return concerned
+
+    def _drop_target(self, key: Key) -> set[Key]:
+        old = self.targets.pop(key, None)
+        if old is None:
+            return set()
+        self._targets_of[old.client_uid].discard(key)
+        if not self._targets_of[old.client_uid]:
+            del self._targets_of[old.client_uid]
+        return self._concerned_by(key, old)
+
+    def _concerned_by(self, key: Key, seen: observed.TargetSeen) -> set[Key]:
+        owners = {self._by_uid[uid] for uid in (seen.client_uid, *seen.owner_uids) if uid in self._by_uid}
+        return owners | self._by_target.get(key, set())
+
+    def _index(self, key: Key, client: observed.Client) -> None:
+        self._by_uid[client.uid] = key
+        self._by_target[Key(client.namespace, client.target_name)].add(key)
+        if client.spec is not None:
+            self._by_credentials[Key(client.namespace, client.spec.credentials_secret_ref.name)].add(key)
+
+    def _unindex(self, key: Key, client: observed.Client) -> None:
+        self._by_uid.pop(client.uid, None)
+        places: Iterable[tuple[collections.defaultdict[Key, set[Key]], str]] = [
+            (self._by_target, client.target_name),
+            (self._by_credentials, client.spec.credentials_secret_ref.name if client.spec else ""),
+        ]
+        for index, name in places:
+            index[Key(client.namespace, name)].discard(key)
+            if not index[Key(client.namespace, name)]:
+                del index[Key(client.namespace, name)]
+
+
+_AT_ONCE = dt.datetime.min.replace(tzinfo=dt.UTC)
+
+
+def read_client(body: Mapping[str, Any]) -> observed.Client:
+    """A SquidexClient from the API server's answer."""
+    metadata = body["metadata"]
+    spec: resource.Spec | None = None
+    error = ""
+    try:
+        spec = resource.parse_spec(body.get("spec") or {})
+    except ValueError as failure:
+        error = str(failure)
+    return observed.Client(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        resource_version=metadata["resourceVersion"],
+        created=metadata.get("creationTimestamp") or "",
+        deleting=bool(metadata.get("deletionTimestamp")),
+        spec=spec,
+        spec_error=error,
+        status=_plain(body.get("status") or {}),
+    )
+
+
+def failure_from(client: observed.Client) -> backoff.Failure | None:
+    """The last failure, from the status: a restart must not start all backoffs anew."""
+    status = client.status
+    at, next_attempt = (render.parse_time(status.get(key)) for key in ("lastFailureTime", "nextAttemptTime"))
+    found = {c.get("type"): c for c in status.get("conditions") or []}.get(reasons.ConditionType.REFRESH_FAILING, {})
+    if not status.get("failures") or at is None or next_attempt is None or found.get("status") != "True":
+        return None
+    try:
+        reason = reasons.Reason(found.get("reason", ""))
+    except ValueError:
+        return None
+    # The kind is not in the status; the length of the wait tells it well enough.
+    kind = backoff.Kind.PERMANENT if next_attempt - at > dt.timedelta(hours=2) else backoff.Kind.TRANSIENT
+    message = str(found.get("message") or "").partition(conditions.NEXT_TRY)[0]
+    return backoff.Failure(
+        problem=backoff.Problem(kind, reason, message),
+        count=int(status["failures"]),
+        at=at,
+        next_attempt=next_attempt,
+        generation=status.get("observedGeneration", 0),
+        inputs_hash=status.get("failedInputsHash", ""),
+    )
+
+
+def _is_newer(version: str, known: str) -> bool:
+    """Whether a resourceVersion is newer. Kubernetes guarantees since 1.35 that they are numbers that grow (KEP-5504)."""
+    if version.isdigit() and known.isdigit():
+        return int(version) > int(known)
+    return version != known
+
+
+def _plain(value: Any) -> Any:
+    """A plain copy: Kopf hands out views that keep the whole object alive."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,135 @@
+"""One queue of keys with due times: all of the operator's timers.
+
+A key is in work at most once at a time; woken meanwhile, it is worked on again. Due times are wall-clock times, and nothing
+sleeps longer than a minute, so that a clock that jumps, or a machine that was suspended, is noticed.
+"""
+
+import asyncio
+import datetime as dt
+import heapq
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+from squidex_operator.engine import clock as clock_module
+
+logger = logging.getLogger(__name__)
+
+K = TypeVar("K", bound=Hashable)
+
+LONGEST_SLEEP = dt.timedelta(minutes=1)
+GRACE = dt.timedelta(seconds=10)
+"""How long work may go on when the queue is stopped."""
+AFTER_BUG = dt.timedelta(minutes=1)
+"""When a key is tried again whose work failed in a way that nobody foresaw."""
+
+
+class Queue(Generic[K]):
+    """Keys and when they are due. The earliest due time of a key wins, until it is worked on."""
+
+    def __init__(self, clock: clock_module.Clock) -> None:
+        self._clock = clock
+        self._due: dict[K, dt.datetime] = {}
+        self._heap: list[tuple[dt.datetime, int, K]] = []
+        self._order = itertools.count()
+        self._running: dict[K, asyncio.Task[None]] = {}
+        self._started: dict[K, dt.datetime] = {}
+        self._parked: set[K] = set()
+        """Due, and in work: they go back into the heap when that work ends."""
+        self._changed = asyncio.Event()
+        self.unforeseen = 0
+        """How often work failed in a way that nobody foresaw: a bug, each time."""
+
+    def wake(self, key: K) -> None:
+        """Make the key due now."""
+        self.add(key, self._clock.now())
+
+    def add(self, key: K, at: dt.datetime) -> None:
+        """Make the key due at this time, or earlier where it is due earlier already."""
+        known = self._due.get(key)
+        if known is not None and known <= at:
+            return
+        self._due[key] = at
+        heapq.heappush(self._heap, (at, next(self._order), key))
+        self._changed.set()
+
+    def forget(self, key: K) -> None:
+        """Take the key out. Work on it that has begun goes on."""
+        self._due.pop(key, None)
+
+    def depth(self) -> int:
+        """Keys that are due now and wait for a worker."""
+        now = self._clock.now()
+        return sum(1 for at in self._due.values() if at <= now)
+
+    @property
+    def running(self) -> int:
+        """Keys in work."""
+        return len(self._running)
+
+    def longest_running(self) -> dt.timedelta:
+        """How long the key that is in work longest is in work."""
+        now = self._clock.now()
+        return now - min(self._started.values(), default=now)
+
+    def lag(self) -> dt.timedelta:
+        """How long the key that is due longest has waited."""
+        now = self._clock.now()
+        first = min(self._due.values(), default=now)
+        return max(now - first, dt.timedelta())
+
+    async def run(self, work: Callable[[K], Awaitable[None]], *, workers: int) -> None:
+        """Work on keys as they fall due, on this many at once, for ever."""
+        slots = asyncio.Semaphore(workers)
+        try:
+            while True:
+                await slots.acquire()
+                key = await self._next()
+                task = asyncio.create_task(self._work(work, key, slots), name=f"work on {key}")
+                self._running[key] = task
+        finally:
+            # What is in work may hold a token that is not written yet: let it end, but not for ever.
+            if tasks := list(self._running.values()):
+                await asyncio.wait(tasks, timeout=GRACE.total_seconds())
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _next(self) -> K:
+        while True:
+            self._changed.clear()
+            now = self._clock.now()
+            while self._heap and self._heap[0][0] <= now:
+                at, _, key = heapq.heappop(self._heap)
+                if self._due.get(key) != at:
+                    continue  # an entry that an earlier one has replaced
+                if key in self._running:
+                    self._parked.add(key)
+                    continue
+                del self._due[key]
+                return key
+            wait = max(self._heap[0][0] - now, dt.timedelta(milliseconds=1)) if self._heap else LONGEST_SLEEP
+            try:
+                async with asyncio.timeout(min(LONGEST_SLEEP, wait).total_seconds()):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _work(self, work: Callable[[K], Awaitable[None]], key: K, slots: asyncio.Semaphore) -> None:
+        self._started[key] = self._clock.now()
+        try:
+            await work(key)
+        except Exception:
+            # A bug. It must not stop the others, nor become a hot loop.
+            self.unforeseen += 1
+            logger.exception("unforeseen key=%s", key)
+            self.add(key, self._clock.now() + AFTER_BUG)
+        finally:
+            del self._running[key], self._started[key]
+            if key in self._parked:
+                self._parked.discard(key)
+                if (at := self._due.pop(key, None)) is not None:
+                    self.add(key, at)
+            slots.release()
+            self._changed.set()

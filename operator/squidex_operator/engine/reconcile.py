@@ -1,0 +1,230 @@
+"""Bring one SquidexClient to where it should be: observe, decide, act, until there is nothing to do; then report."""
+
+import datetime as dt
+import logging
+
+from squidex_operator.api import names
+from squidex_operator.engine import inventory, servers, steps, tools
+from squidex_operator.kube import errors as kube_errors
+from squidex_operator.policy import backoff, conditions, decide, observed, render
+from squidex_operator.squidex import keys
+
+logger = logging.getLogger(__name__)
+
+_MOST_STEPS = 16
+"""More than any way to a token takes: past it, two rules disagree, and a minute's wait is better than a hot loop."""
+
+_AFTER_TOO_MANY = dt.timedelta(minutes=1)
+
+
+class Reconciler:
+    """Works on the keys of the queue."""
+
+    def __init__(self, t: tools.Tools) -> None:
+        self._t = t
+
+    async def work(self, key: tools.QueueKey) -> None:
+        """One key."""
+        if isinstance(key, servers.ServerKey):
+            await self._check_keys(key)
+        else:
+            await self._reconcile(key)
+
+    async def _reconcile(self, key: inventory.Key) -> None:
+        t = self._t
+        record = t.inventory.records.get(key)
+        if record is None:
+            return
+        p = steps.Pass(key, record)
+        steps.schedule_looks(t, p)
+        again, stopped = await self._bring(p)
+        if t.inventory.records.get(key) is not record:
+            return  # deleted, or deleted and made anew, meanwhile
+        if again is not None:
+            t.queue.add(key, again)
+        await self._report(p, stopped)
+        if record.client.spec is not None and not record.client.deleting:
+            self._watch_server(record.client.spec.base_url)
+
+    async def _bring(self, p: steps.Pass) -> tuple[dt.datetime | None, backoff.Problem | None]:
+        """Step by step to a decision that waits. When to come back, and why everything has stopped, if it has."""
+        t, record = self._t, p.record
+        for _ in range(_MOST_STEPS):
+            if t.inventory.records.get(p.key) is not record:
+                return None, None
+            decision = decide.decide(t.now(), self._observe(p))
+            match decision:
+                case decide.Stop(problem):
+                    return None, problem
+                case decide.Wait(until, settled):
+                    if settled:
+                        record.failure = record.pending = None
+                    return until, None
+                case decide.Blocked(problem):
+                    self._block(p, problem)
+                    break
+            try:
+                await self._act(p, decision)
+            except steps.NotYetError as error:
+                return error.at, None
+            except steps.FailedError as error:
+                steps.fail(t, p, error.problem)
+            except (kube_errors.StaleError, kube_errors.AlreadyExistsError):
+                # What is there now may be somebody else's: look before anything else.
+                p.target = observed.UNKNOWN
+                await self._look_again(p)
+            except kube_errors.TerminatingError:
+                p.namespace_terminating = True
+            except kube_errors.KubeError as error:
+                steps.fail(t, p, error.problem)
+                break
+        else:
+            logger.error("undecided key=%s/%s decision=%s", *p.key, type(decision).__name__)
+            return t.now() + _AFTER_TOO_MANY, None
+        return self._next_attempt(p), None
+
+    def _observe(self, p: steps.Pass) -> observed.Observed:
+        t, record, client = self._t, p.record, p.record.client
+        seen = p.target_seen(t.inventory)
+        is_seen = isinstance(seen, observed.TargetSeen)
+        pending = record.pending
+        at, _ = record.fetches.take(t.now())
+        return observed.Observed(
+            client=client,
+            target=seen,
+            credentials=record.credentials,
+            watched_credentials=t.inventory.watched_credentials(client),
+            former_targets=t.inventory.former_targets(client),
+            other_owner=isinstance(seen, observed.TargetSeen) and t.inventory.other_owner(client, seen),
+            claimed=t.inventory.claimed(client),
+            namespace_terminating=p.namespace_terminating,
+            fetched_with=record.fetched_with,
+            pending=pending.summary if pending else None,
+            probed=record.probed,
+            failure=record.failure,
+            key_vanished=is_seen and t.servers.key_vanished(record, seen, t.now()),  # type: ignore[arg-type]
+            credentials_due=record.credentials_due,
+            probe_due=record.probe_due,
+            fetch_allowed=at,
+        )
+
+    async def _act(self, p: steps.Pass, decision: decide.Decision) -> None:
+        t = self._t
+        match decision:
+            case decide.Look(subject):
+                await steps.look(t, p, subject)
+            case decide.Fetch(cause):
+                await steps.fetch(t, p, cause)
+            case decide.Publish():
+                await steps.publish(t, p, decision)
+            case decide.Remove(former):
+                await steps.remove(t, p, former)
+            case decide.Probe():
+                await steps.ask(t, p)
+                if p.record.probed and p.record.probed.verdict is observed.Verdict.REFUSED:
+                    # One refused token is reason enough to ask whether the key was replaced for all.
+                    t.queue.wake(servers.ServerKey(p.spec.base_url))
+
+    async def _look_again(self, p: steps.Pass) -> None:
+        try:
+            await steps.look(self._t, p, decide.Subject.TARGET)
+        except kube_errors.KubeError as error:
+            steps.fail(self._t, p, error.problem)
+
+    def _block(self, p: steps.Pass, problem: backoff.Problem) -> None:
+        """The same block, woken by an event before its time, is not another failure."""
+        failure = p.record.failure
+        same = failure is not None and failure.problem == problem and failure.generation == p.record.client.generation
+        if not same or failure is None or self._t.now() >= failure.next_attempt:
+            steps.fail(self._t, p, problem)
+
+    def _next_attempt(self, p: steps.Pass) -> dt.datetime | None:
+        """After a failure: its own time, or that of the next look at the credentials."""
+        record = p.record
+        times = [record.credentials_due, record.failure.next_attempt if record.failure else None]
+        return min((time for time in times if time is not None), default=None)
+
+    async def _report(self, p: steps.Pass, stopped: backoff.Problem | None) -> None:
+        """Write the status where it has changed, and post an event for each transition."""
+        t, record = self._t, p.record
+        client = record.client
+        if client.deleting:
+            return
+        status = conditions.build(t.now(), self._observe(p), stopped=stopped, refreshed=record.refreshed)
+        events = p.events + conditions.transitions(client.status, status)
+        patch = conditions.merge_patch(client.status, status)
+        if patch:
+            try:
+                body = await t.gateway.patch_status(*p.key, client.uid, patch)
+            except (kube_errors.NotFoundError, kube_errors.StaleError):
+                return  # it is gone, or another one has its name
+            except kube_errors.KubeError as error:
+                record.report_failures += 1
+                t.metrics.status_writes.labels(result="failed").inc()
+                logger.warning("status not written key=%s/%s message=%r", *p.key, error.problem.message)
+                delay = backoff.wait(backoff.Kind.TRANSIENT, record.report_failures, t.draw())
+                t.queue.add(p.key, t.now() + delay)
+                return
+            record.report_failures = 0
+            t.metrics.status_writes.labels(result="written").inc()
+            t.inventory.see_client(body)
+        record.refreshed = None
+        for kind, reason, message in events:
+            await self._post_event(p, kind, reason, message)
+
+    async def _post_event(self, p: steps.Pass, kind: str, reason: str, message: str) -> None:
+        client = p.record.client
+        now = render.format_time(self._t.now())
+        body = {
+            "metadata": {"generateName": f"{client.name[:200]}.", "namespace": client.namespace},
+            "involvedObject": {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "namespace": client.namespace,
+                "name": client.name,
+                "uid": client.uid,
+                "resourceVersion": client.resource_version,
+            },
+            "type": kind,
+            "reason": reason,
+            "message": message[:1000],
+            "source": {"component": names.FIELD_MANAGER},
+            "reportingComponent": names.FIELD_MANAGER,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            await self._t.gateway.create_event(client.namespace, body)
+        except kube_errors.KubeError as error:
+            # An event is a courtesy: its loss changes nothing.
+            logger.info("event not posted key=%s/%s reason=%s message=%r", *p.key, reason, error.problem.message)
+
+    def _watch_server(self, base_url: str) -> None:
+        key = servers.ServerKey(base_url)
+        if self._t.servers.begin(base_url):
+            self._t.queue.add(key, self._t.servers.first_check(base_url, self._t.now()))
+
+    async def _check_keys(self, key: servers.ServerKey) -> None:
+        """Ask a server for its signing keys, with the CA of one of its SquidexClients."""
+        t, now = self._t, self._t.now()
+        vanished, told = await t.servers.check(key.base_url, now, self._fetch_keys)
+        t.metrics.key_checks.labels(result="told" if told else "inconclusive").inc()
+        for client_key in vanished:
+            t.queue.wake(client_key)
+        if at := t.servers.next_check(key.base_url, now):
+            t.queue.add(key, at)
+
+    async def _fetch_keys(self, base_url: str) -> frozenset[str] | None:
+        t = self._t
+        for key, record in t.inventory.of_server(base_url):
+            p = steps.Pass(key, record)
+            try:
+                ca = await steps.trusted_ca(t, p)
+            except (steps.FailedError, kube_errors.KubeError):
+                continue
+            if t.hosts.admit(p.spec.host, servers.ServerKey(base_url), t.now(), fetch=False):
+                return None
+            with t.hosts.request(p.spec.host, servers.ServerKey(base_url)):
+                return await keys.fetch(t.http, base_url, ca=ca)
+        return None

@@ -1,0 +1,101 @@
+"""The signing keys of each Squidex: one request per interval and server, however many SquidexClients it has."""
+
+import dataclasses
+import datetime as dt
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from squidex_operator.engine import inventory as inventory_module
+from squidex_operator.policy import observed, schedule
+
+logger = logging.getLogger(__name__)
+
+
+class ServerKey(NamedTuple):
+    """A Squidex in the queue, by its base URL."""
+
+    base_url: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """The ids of the keys that a server published, and when it was asked."""
+
+    ids: frozenset[str]
+    at: dt.datetime
+
+
+class Servers:
+    """What is known of each server's keys."""
+
+    def __init__(self, inventory: inventory_module.Inventory, *, interval: dt.timedelta) -> None:
+        self._inventory = inventory
+        self._interval = interval
+        self._snapshots: dict[str, Snapshot] = {}
+        self._known: set[str] = set()
+
+    def begin(self, base_url: str) -> bool:
+        """True where this server was not watched yet: the caller puts it into the queue."""
+        if base_url in self._known:
+            return False
+        self._known.add(base_url)
+        return True
+
+    def first_check(self, base_url: str, now: dt.datetime) -> dt.datetime:
+        """When a server is asked first: soon, but not all servers at once after a restart."""
+        return now + min(self._interval, dt.timedelta(seconds=30)) * schedule.fraction(base_url, "keys")
+
+    def key_vanished(self, record: inventory_module.Record, seen: observed.TargetSeen, now: dt.datetime) -> bool:
+        """Whether the key that signed the token in the target is no longer published.
+
+        What was published before the token was issued says nothing about it; and where the server keeps signing with a
+        key that it does not publish (replicas that disagree), tokens are not fetched faster than `key_retry_at` allows.
+        """
+        if record.client.spec is None or not seen.key_id or seen.issued_at is None:
+            return False
+        snapshot = self._snapshots.get(record.client.spec.base_url)
+        if snapshot is None or seen.key_id in snapshot.ids or snapshot.at <= seen.issued_at:
+            return False
+        return record.key_retry_at is None or now >= record.key_retry_at
+
+    def publishes(self, base_url: str, key_id: str) -> bool | None:
+        """Whether the server publishes this key; None where it is not known."""
+        snapshot = self._snapshots.get(base_url)
+        return None if snapshot is None else key_id in snapshot.ids
+
+    async def check(
+        self,
+        base_url: str,
+        now: dt.datetime,
+        fetch: Callable[[str], Awaitable[frozenset[str] | None]],
+    ) -> tuple[list[inventory_module.Key], bool]:
+        """Ask a server for its keys.
+
+        Returns:
+            The SquidexClients whose key has vanished, the token that expires first in front; and whether the server told.
+        """
+        ids = await fetch(base_url)
+        if ids is None:
+            return [], False
+        before = self._snapshots.get(base_url)
+        self._snapshots[base_url] = Snapshot(ids, now)
+        vanished = []
+        for key, record in self._inventory.of_server(base_url):
+            seen = self._inventory.targets.get(inventory_module.Key(key.namespace, record.client.target_name))
+            if seen is not None and seen.expires_at is not None and self.key_vanished(record, seen, now):
+                vanished.append((seen.expires_at, key))
+        if vanished and (before is None or before.ids != ids):
+            logger.warning(
+                "signing keys replaced url=%s keys=%s tokens=%d", base_url, ",".join(sorted(ids)), len(vanished)
+            )
+        return [key for _, key in sorted(vanished)], True
+
+    def next_check(self, base_url: str, now: dt.datetime) -> dt.datetime | None:
+        """When to ask again; None where no SquidexClient is left."""
+        if next(self._inventory.of_server(base_url), None) is None:
+            self._snapshots.pop(base_url, None)
+            self._known.discard(base_url)
+            return None
+        # A tenth of jitter keeps many servers from being asked in the same second for ever.
+        return now + self._interval * (0.9 + 0.1 * schedule.fraction(base_url, str(now)))

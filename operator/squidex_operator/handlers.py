@@ -1,0 +1,109 @@
+"""What wakes a key: Kopf watches SquidexClients and Secrets with a role, and every event goes to the inventory.
+
+The only module that imports Kopf. `on.event` handlers alone: they keep no state on objects, add no finalizers, and have no
+retries, so they do no I/O. Everything else of Kopf stays out (design, decision 2).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import kopf
+
+from squidex_operator.api import names
+from squidex_operator.kube import access as access_module
+
+
+class Listener(Protocol):
+    """Where events go."""
+
+    def client_event(self, kind: str | None, body: dict[str, Any]) -> None:
+        """A SquidexClient was listed (kind None), added, modified or deleted."""
+        ...
+
+    def secret_event(self, kind: str | None, body: dict[str, Any]) -> None:
+        """A Secret with a role was listed (kind None), added, modified or deleted."""
+        ...
+
+
+def build_registry(listener: Listener, access: access_module.Access) -> kopf.OperatorRegistry:
+    """The handlers, in a registry of their own."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        # Called at the start, and again after each 401: the token may have been replaced on disk.
+        await access.reread()
+        found = access.connection()
+        return kopf.ConnectionInfo(
+            server=found.server,
+            ca_path=found.ca_path,
+            scheme="Bearer" if found.token else None,
+            token=found.token,
+            certificate_path=found.certificate_path,
+            private_key_path=found.private_key_path,
+            insecure=found.insecure,
+        )
+
+    @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
+    async def client_event(event: kopf.RawEvent, **_: Any) -> None:
+        listener.client_event(event["type"], dict(event["object"]))
+
+    @kopf.on.event("v1", "secrets", registry=registry)
+    async def secret_event(event: kopf.RawEvent, **_: Any) -> None:
+        listener.secret_event(event["type"], dict(event["object"]))
+
+    return registry
+
+
+def build_settings() -> kopf.OperatorSettings:
+    """How Kopf is to behave: watch, and nothing else."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    # Neither namespaces nor CRDs are watched: both would need rights that nothing else needs.
+    settings.scanning.disabled = True
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    # Without an end: a watch that gives up would end the process in any outage of the API server.
+    settings.networking.error_backoffs = _Backoffs()
+    settings.watching.chunk_size = 500
+    settings.watching.connect_timeout = 10
+    settings.queueing.idle_timeout = 0.5
+    settings.process.ultimate_exiting_timeout = 20
+    # In Kopf 1.45 the key is (version, plural); 'v1/secrets' would match nothing, silently, and watch every Secret.
+    settings.watching.label_selectors["v1", "secrets"] = names.LABEL_ROLE
+    return settings
+
+
+class _Backoffs:
+    """Seconds between tries of one request: growing to ten, for ever."""
+
+    def __iter__(self) -> "_Endless":
+        return _Endless()
+
+
+class _Endless:
+    def __init__(self) -> None:
+        self._next = 0.5
+
+    def __iter__(self) -> "_Endless":
+        return self
+
+    def __next__(self) -> float:
+        self._next = min(self._next * 2, 10.0)
+        return self._next
+
+
+async def watch(
+    listener: Listener, access: access_module.Access, namespaces: Sequence[str], stop: asyncio.Event
+) -> None:
+    """Watch until stopped. Ends with an exception where Kopf gives up."""
+    await kopf.operator(
+        registry=build_registry(listener, access),
+        settings=build_settings(),
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=list(namespaces),
+        stop_flag=stop,
+    )

@@ -1,0 +1,100 @@
+"""How the API server is reached: in a pod by its ServiceAccount, elsewhere by a kubeconfig. One place for Kopf and us."""
+
+import asyncio
+import dataclasses
+import datetime as dt
+import os
+import pathlib
+from typing import Any
+
+from kubernetes.aio import client as kube_client
+from kubernetes.aio import config as kube_config
+
+TOKEN_REREAD = dt.timedelta(minutes=1)
+"""A kubelet replaces a projected token when 80 % of its life is over; client-go reads the file again as often."""
+
+
+class AccessError(Exception):
+    """No way to the API server is configured; the text says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Connection:
+    """What Kopf needs for its own connections."""
+
+    server: str
+    ca_path: str | None
+    token: str | None = dataclasses.field(repr=False)
+    certificate_path: str | None
+    private_key_path: str | None
+    insecure: bool
+
+
+class Access:
+    """The configuration of a client, whose token is read again from its file."""
+
+    def __init__(self, kubeconfig: str | None = None, context: str | None = None) -> None:
+        self._kubeconfig = kubeconfig or os.environ.get("KUBECONFIG") or None
+        self._context = context
+        self._read_at = -TOKEN_REREAD.total_seconds()
+        self.configuration = kube_client.Configuration()
+
+    async def load(self) -> None:
+        """Read the configuration.
+
+        Raises:
+            AccessError: where there is none, or it cannot be read.
+        """
+        try:
+            await self._read(self.configuration)
+        except (kube_config.ConfigException, OSError, ValueError, KeyError) as error:
+            raise AccessError(
+                "There is no way to a Kubernetes API server: run in a pod with a ServiceAccount, or set KUBECONFIG "
+                f"(or --kubeconfig) to a kubeconfig that can be read. What was found: {error}"
+            ) from None
+        self._read_at = asyncio.get_running_loop().time()
+        self.configuration.refresh_api_key_hook = self._reread_when_old
+        self.configuration.connection_pool_maxsize = 64
+
+    async def reread(self) -> None:
+        """Read token and certificates again, now: the API server refused those that we had."""
+        fresh = kube_client.Configuration()
+        await self._read(fresh)
+        self._read_at = asyncio.get_running_loop().time()
+        self.configuration.api_key = dict(fresh.api_key)
+
+    def connection(self) -> Connection:
+        """The same access, for Kopf."""
+        header = self.configuration.api_key.get("BearerToken") or ""
+        return Connection(
+            server=self.configuration.host,
+            ca_path=self.configuration.ssl_ca_cert,
+            token=header.partition(" ")[2] or None,
+            certificate_path=self.configuration.cert_file,
+            private_key_path=self.configuration.key_file,
+            insecure=not self.configuration.verify_ssl,
+        )
+
+    async def _reread_when_old(self, _configuration: Any) -> None:
+        if asyncio.get_running_loop().time() - self._read_at >= TOKEN_REREAD.total_seconds():
+            # A file that is being replaced just now keeps the old token for another minute.
+            try:
+                await self.reread()
+            except (kube_config.ConfigException, OSError, ValueError, KeyError):
+                self._read_at = asyncio.get_running_loop().time()
+
+    async def _read(self, configuration: Any) -> None:
+        if self._kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            kube_config.load_incluster_config(client_configuration=configuration, try_refresh_token=False)
+            return
+        path = await asyncio.to_thread(_existing, self._kubeconfig or "~/.kube/config")
+        await kube_config.load_kube_config(
+            config_file=path, context=self._context, client_configuration=configuration, persist_config=False
+        )
+
+
+def _existing(path: str) -> str:
+    found = pathlib.Path(path).expanduser()
+    if not found.exists():
+        raise kube_config.ConfigException(f"{found} does not exist")
+    return str(found)

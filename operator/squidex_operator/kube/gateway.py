@@ -1,0 +1,229 @@
+"""The one way to the API server: plain dicts in and out, errors of our own.
+
+Always with a content type for PATCH (the client's default is refused by custom resources) and with a time-out (its default is
+five minutes). The generated models are left out: building them costs more than the request.
+"""
+
+import asyncio
+import datetime as dt
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Literal
+
+import aiohttp
+from kubernetes.aio import client as kube_client
+
+import squidex_operator
+from squidex_operator.api import names
+from squidex_operator.kube import access as access_module
+from squidex_operator.kube import errors
+
+TIMEOUT = 30.0
+"""Seconds for a request."""
+
+PAGE = 500
+"""Objects per page of a list."""
+
+_APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
+
+Body = dict[str, Any]
+
+
+class Gateway:
+    """Requests to the API server. Every method raises KubeError when it fails."""
+
+    def __init__(self, access: access_module.Access) -> None:
+        self._access = access
+        self._client: Any = None
+
+    async def open(self) -> None:
+        """Get ready; the access must be loaded."""
+        self._client = kube_client.ApiClient(configuration=self._access.configuration)
+        self._client.user_agent = f"squidex-operator/{squidex_operator.__version__}"
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def get_secret(self, namespace: str, name: str) -> Body:
+        """A Secret, data included."""
+        return await self._request("GET", _path(namespace, "secrets", name))
+
+    async def get_config_map(self, namespace: str, name: str) -> Body:
+        """A ConfigMap."""
+        return await self._request("GET", _path(namespace, "configmaps", name))
+
+    async def get_namespace(self, name: str) -> Body:
+        """A namespace."""
+        return await self._request("GET", f"/api/v1/namespaces/{name}")
+
+    async def create_secret(self, namespace: str, body: Body) -> Body:
+        """Create a Secret, never touch one that is there.
+
+        An apply would merge into a Secret that somebody else made a moment ago; create is refused then.
+
+        Raises:
+            AlreadyExistsError: somebody else's is there.
+        """
+        query = {"fieldManager": names.FIELD_MANAGER}
+        return await self._request("POST", _path(namespace, "secrets"), query=query, body=body)
+
+    async def apply_secret(self, namespace: str, name: str, body: Body, *, force: bool = False) -> Body:
+        """Server-side apply of a Secret. With `metadata.uid` and `resourceVersion` it is the one that was looked at.
+
+        Raises:
+            ManagerConflictError: another manager holds a field of ours.
+            StaleError: it changed meanwhile, or is another one.
+        """
+        query = {"fieldManager": names.FIELD_MANAGER, "force": "true" if force else "false"}
+        path = _path(namespace, "secrets", name)
+        return await self._request("PATCH", path, query=query, body=body, content_type=_APPLY)
+
+    async def delete_secret(self, namespace: str, name: str, *, uid: str, resource_version: str) -> None:
+        """Delete the very Secret that was looked at."""
+        body = {"preconditions": {"uid": uid, "resourceVersion": resource_version}}
+        await self._request("DELETE", _path(namespace, "secrets", name), body=body)
+
+    async def patch_status(self, namespace: str, name: str, uid: str, patch: Mapping[str, Any]) -> Body:
+        """Merge into a SquidexClient's status. Another SquidexClient of that name, with another uid, is left alone."""
+        path = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.PLURAL}/{name}/status"
+        body = {"metadata": {"uid": uid}, "status": patch}
+        query = {"fieldManager": names.FIELD_MANAGER}
+        return await self._request("PATCH", path, query=query, body=body, content_type=_MERGE)
+
+    async def create_event(self, namespace: str, body: Body) -> None:
+        """Post a Kubernetes Event."""
+        await self._request("POST", _path(namespace, "events"), body=body)
+
+    async def list_clients(self, namespace: str | None) -> AsyncIterator[Body]:
+        """All SquidexClients, page by page."""
+        where = f"/namespaces/{namespace}" if namespace else ""
+        async for item in self._list(f"/apis/{names.API_VERSION}{where}/{names.PLURAL}", {}):
+            yield item
+
+    async def list_secrets(self, namespace: str | None) -> AsyncIterator[Body]:
+        """All Secrets that have a role, page by page."""
+        where = f"/namespaces/{namespace}" if namespace else ""
+        async for item in self._list(f"/api/v1{where}/secrets", {"labelSelector": names.LABEL_ROLE}):
+            yield item
+
+    async def is_served(self) -> bool:
+        """Whether the API server knows SquidexClients: the CRD is installed and established."""
+        try:
+            found = await self._request("GET", f"/apis/{names.API_VERSION}")
+        except errors.NotFoundError:
+            return False
+        return any(resource.get("name") == names.PLURAL for resource in found.get("resources") or [])
+
+    async def _list(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Body]:
+        token = ""
+        while True:
+            page = await self._request("GET", path, query={**query, "limit": str(PAGE), "continue": token})
+            for item in page.get("items") or []:
+                yield item
+            token = (page.get("metadata") or {}).get("continue") or ""
+            if not token:
+                return
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        content_type: str = "application/json",
+    ) -> Body:
+        status, headers, raw = await self._send(method, path, query, body, content_type)
+        if status == 401:
+            # Its ServiceAccount token was replaced on disk, or its key: read it again, once.
+            await self._access.reread()
+            status, headers, raw = await self._send(method, path, query, body, content_type)
+        what = f"{method} {path}"
+        try:
+            parsed = json.loads(raw) if raw else {}
+        except ValueError:
+            parsed = {}
+        if 200 <= status < 300 and isinstance(parsed, dict):
+            return parsed
+        raise _error(what, status, headers, parsed if isinstance(parsed, dict) else {})
+
+    async def _send(
+        self, method: str, path: str, query: Mapping[str, str] | None, body: Body | None, content_type: str
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        try:
+            # 401 on purpose is no exception here: the low-level call returns every answer.
+            method, url, headers, payload, _ = await self._client.param_serialize(
+                method,
+                path,
+                query_params=list((query or {}).items()),
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = await self._client.call_api(method, url, headers, body=payload, _request_timeout=TIMEOUT)
+            return response.status, response.headers, await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError, kube_client.ApiException) as error:
+            raise errors.UnavailableError(
+                f"The Kubernetes API server cannot be reached ({method} {path}: {type(error).__name__})."
+            ) from None
+
+
+def _path(namespace: str, plural: Literal["secrets", "configmaps", "events"], name: str = "") -> str:
+    return f"/api/v1/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+
+
+def _error(what: str, status: int, headers: Mapping[str, str], answer: Mapping[str, Any]) -> errors.KubeError:
+    reason = answer.get("reason") or ""
+    details = answer.get("details") or {}
+    if status == 404:
+        return errors.NotFoundError(f"{what}: not found.")
+    if status == 409 and reason == "AlreadyExists":
+        return errors.AlreadyExistsError(f"{what}: it exists already.")
+    causes = details.get("causes") or []
+    conflicts = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
+    if status == 409 and conflicts:
+        return _manager_conflict(conflicts)
+    if status == 409:
+        return errors.StaleError(f"{what}: it changed meanwhile.")
+    if status in (401, 408, 429) or status >= 500:
+        seconds = str(headers.get("Retry-After", "")).strip()
+        retry_after = dt.timedelta(seconds=int(seconds)) if seconds.isdigit() else None
+        return errors.UnavailableError(f"{what}: the API server answered HTTP {status}.", retry_after=retry_after)
+    if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+        return errors.TerminatingError(f"{what}: the namespace is being deleted.")
+    return errors.RefusedError(f"{what}: the API server refuses it (HTTP {status} {reason}){_fields(causes)}.")
+
+
+def _manager_conflict(conflicts: list[Mapping[str, Any]]) -> errors.ManagerConflictError:
+    # The API server's words: conflict with "NAME" for an apply, conflict with "NAME" using v1 at TIME for an update.
+    texts = [str(cause.get("message") or "") for cause in conflicts]
+    managers = sorted({found[1] for text in texts if (found := re.search(r'conflict with "([^"]*)"', text))})
+    by_hand = all('" using ' in text or '" with subresource' in text for text in texts)
+    fields = ", ".join(sorted({str(cause.get("field")) for cause in conflicts}))
+    return errors.ManagerConflictError(
+        f"The field manager {', '.join(managers)} also applies {fields} of the target Secret. "
+        "Leave these fields to the operator, or choose another spec.target.name.",
+        managers=managers,
+        by_hand=by_hand,
+    )
+
+
+def _fields(causes: list[Mapping[str, Any]]) -> str:
+    # The names of fields, not the causes' messages: those may quote a value.
+    fields = sorted({str(cause.get("field")) for cause in causes if cause.get("field")})
+    return f" because of {', '.join(fields)}" if fields else ""
+
+
+async def gather_pages(pages: AsyncIterator[Body], *, every: int = 50) -> AsyncIterator[Body]:
+    """The same items, giving other tasks a turn now and then."""
+    count = 0
+    async for item in pages:
+        yield item
+        count += 1
+        if count % every == 0:
+            await asyncio.sleep(0)

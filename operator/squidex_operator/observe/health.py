@@ -1,0 +1,100 @@
+"""/livez, /readyz and /metrics, and the heartbeat that watches the process itself."""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Callable, Mapping
+
+from aiohttp import web
+
+logger = logging.getLogger(__name__)
+
+Check = Callable[[], str]
+"""What is wrong, in words; empty where nothing is."""
+
+_BEAT = 1.0
+_JUMP = dt.timedelta(seconds=10)
+
+
+class Heartbeat:
+    """Beats once a second: the event loop is alive, and so is the clock.
+
+    `lag` is how late the last beat was, in seconds: the time that something blocked the loop.
+    """
+
+    def __init__(self, now: Callable[[], dt.datetime]) -> None:
+        self._now = now
+        self.lag = 0.0
+        self.jumps = 0
+
+    async def run(self, checks: Mapping[str, Check], *, patience: float = 30.0) -> None:
+        """Beat for ever.
+
+        Raises:
+            UnhealthyError: where a check has failed for longer than `patience` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        failing_since: dict[str, float] = {}
+        wall, monotonic = self._now(), loop.time()
+        while True:
+            await asyncio.sleep(_BEAT)
+            self.lag = max(loop.time() - monotonic - _BEAT, 0.0)
+            jump = (self._now() - wall) - dt.timedelta(seconds=loop.time() - monotonic)
+            if abs(jump) > _JUMP:
+                # Due times are wall-clock times and the queue looks at the clock every minute: nothing else to do.
+                self.jumps += 1
+                logger.warning("clock jumped seconds=%.0f", jump.total_seconds())
+            wall, monotonic = self._now(), loop.time()
+            for name, check in checks.items():
+                if problem := check():
+                    since = failing_since.setdefault(name, monotonic)
+                    if monotonic - since >= patience:
+                        raise UnhealthyError(f"{name}: {problem}")
+                else:
+                    failing_since.pop(name, None)
+
+
+class UnhealthyError(Exception):
+    """The process cannot do its work any more; a new one can."""
+
+
+class Server:
+    """Serves the checks on an address."""
+
+    def __init__(self, live: Mapping[str, Check], ready: Mapping[str, Check], metrics: Callable[[], bytes]) -> None:
+        self._live = live
+        self._ready = ready
+        self._metrics = metrics
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+
+    async def start(self, listen: str) -> None:
+        """Listen on HOST:PORT.
+
+        Raises:
+            OSError: where that address cannot be had.
+        """
+        host, _, port = listen.rpartition(":")
+        app = web.Application()
+        app.router.add_get("/livez", lambda _: self._answer(self._live))
+        app.router.add_get("/readyz", lambda _: self._answer(self._ready))
+        app.router.add_get("/metrics", self._render)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host.strip("[]") or None, int(port))
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _answer(self, checks: Mapping[str, Check]) -> web.Response:
+        found = {name: check() for name, check in checks.items()}
+        lines = [f"[-] {name}: {problem}" if problem else f"[+] {name}" for name, problem in found.items()]
+        status = 503 if any(found.values()) else 200
+        return web.Response(status=status, text="\n".join([*lines, ""]))
+
+    async def _render(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -1,0 +1,98 @@
+"""Metrics for Prometheus. Names begin with squidex_operator_, units are in the names, labels are bounded.
+
+Gauges of each SquidexClient are computed when somebody asks, from the inventory: they cost no memory and go with their object.
+"""
+
+from collections.abc import Callable, Iterable
+
+import prometheus_client
+from prometheus_client import core, registry
+
+
+class Metrics:
+    """All counters and histograms of the process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = prometheus_client.CollectorRegistry()
+        prometheus_client.ProcessCollector(registry=self.registry)
+        self.token_requests = prometheus_client.Counter(
+            "squidex_operator_token_requests",
+            "Token requests to Squidex, by cause and result.",
+            ["cause", "result"],
+            registry=self.registry,
+        )
+        self.token_request_seconds = prometheus_client.Histogram(
+            "squidex_operator_token_request_duration_seconds",
+            "How long token requests took.",
+            registry=self.registry,
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
+        )
+        self.probes = prometheus_client.Counter(
+            "squidex_operator_probes", "Probes of tokens, by result.", ["result"], registry=self.registry
+        )
+        self.key_checks = prometheus_client.Counter(
+            "squidex_operator_key_checks",
+            "Requests for a server's signing keys, by result.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.publishes = prometheus_client.Counter(
+            "squidex_operator_target_writes",
+            "Writes to target Secrets, by cause.",
+            ["cause"],
+            registry=self.registry,
+        )
+        self.failures = prometheus_client.Counter(
+            "squidex_operator_failures", "Failures of reconciles, by reason.", ["reason"], registry=self.registry
+        )
+        self.status_writes = prometheus_client.Counter(
+            "squidex_operator_status_writes", "Writes of status, by result.", ["result"], registry=self.registry
+        )
+        self.missed_events = prometheus_client.Counter(
+            "squidex_operator_watch_missed_events",
+            "Changes that a list showed and the watch had not reported.",
+            registry=self.registry,
+        )
+        self.clock_skew_seconds = prometheus_client.Gauge(
+            "squidex_operator_server_clock_skew_seconds",
+            "How far the clock of the server that answered last is ahead of ours.",
+            registry=self.registry,
+        )
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """A gauge that is read when somebody asks."""
+        prometheus_client.Gauge(name, text, registry=self.registry).set_function(read)
+
+    def collect(self, collector: "Collector") -> None:
+        """Metrics that are computed when somebody asks."""
+        self.registry.register(collector)
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        return prometheus_client.generate_latest(self.registry)
+
+
+class Collector(registry.Collector):
+    """Gauges of each SquidexClient."""
+
+    def __init__(self, read: Callable[[], Iterable[tuple[str, str, float | None, float | None, bool]]]) -> None:
+        """`read` gives namespace, name, expiry and next refresh (epoch seconds), ready."""
+        self._read = read
+
+    def collect(self) -> Iterable[core.Metric]:
+        """Called by the registry."""
+        labels = ["namespace", "name"]
+        expiry = core.GaugeMetricFamily(
+            "squidex_operator_token_expiry_timestamp_seconds", "When the token expires.", labels=labels
+        )
+        refresh = core.GaugeMetricFamily(
+            "squidex_operator_token_next_refresh_timestamp_seconds", "When the token is renewed.", labels=labels
+        )
+        ready = core.GaugeMetricFamily("squidex_operator_client_ready", "1 where Ready is True.", labels=labels)
+        for namespace, name, expires_at, due, is_ready in self._read():
+            if expires_at is not None:
+                expiry.add_metric([namespace, name], expires_at)
+            if due is not None:
+                refresh.add_metric([namespace, name], due)
+            ready.add_metric([namespace, name], 1.0 if is_ready else 0.0)
+        return [expiry, refresh, ready]

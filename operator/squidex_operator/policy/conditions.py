@@ -1,0 +1,232 @@
+"""`status` of a SquidexClient: a report of what was observed. It is the same as before where nothing changed, and losing it
+loses nothing: the truth about the token is on the target Secret.
+"""
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+from squidex_operator.api import reasons, resource
+from squidex_operator.policy import backoff, checks, credentials, observed, render
+
+NEXT_TRY = " Next try at "
+"""Between what went wrong and when it is tried again, in a message."""
+
+_Condition = reasons.ConditionType
+_Reason = reasons.Reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Refreshed:
+    """The last token that was published, and why it was fetched."""
+
+    at: dt.datetime
+    cause: reasons.Cause
+
+
+@dataclasses.dataclass(frozen=True)
+class _Finding:
+    status: str
+    reason: str
+    message: str
+
+
+def build(
+    now: dt.datetime,
+    o: observed.Observed,
+    *,
+    stopped: backoff.Problem | None = None,
+    refreshed: Refreshed | None = None,
+) -> dict[str, Any]:
+    """The whole status.
+
+    Args:
+        now: aware UTC.
+        o: what is known at the end of a reconcile.
+        stopped: why nothing is done, where nothing is done.
+        refreshed: what this process published, if it did since the last report.
+    """
+    previous = o.client.status
+    spec = o.client.spec
+    failure = o.failure
+    findings = {
+        _Condition.READY: _ready(now, o, stopped),
+        _Condition.REFRESH_FAILING: _refresh_failing(failure),
+        _Condition.TOKEN_ACCEPTED: _token_accepted(o, spec, previous),
+        _Condition.CREDENTIALS_AVAILABLE: _credentials_available(o, previous),
+    }
+    status: dict[str, Any] = {
+        "observedGeneration": o.client.generation,
+        "conditions": [_condition(now, o, kind, finding, previous) for kind, finding in findings.items()],
+        "failures": failure.count if failure else 0,
+    }
+    if failure:
+        status["lastFailureTime"] = render.format_time(failure.at)
+        status["nextAttemptTime"] = render.format_time(failure.next_attempt)
+        if failure.inputs_hash:
+            status["failedInputsHash"] = failure.inputs_hash
+    status |= _token_facts(o, spec, previous, refreshed)
+    return status
+
+
+def transitions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What is worth an event: (type, reason, message) for `Ready` and `RefreshFailing` as they change."""
+    events = []
+    before = {c["type"]: c for c in old.get("conditions") or [] if "type" in c}
+    for condition in new["conditions"]:
+        kind, was = condition["type"], before.get(condition["type"], {})
+        same = (was.get("status"), was.get("reason")) == (condition["status"], condition["reason"])
+        if same or kind not in (_Condition.READY, _Condition.REFRESH_FAILING):
+            continue
+        good = "True" if kind == _Condition.READY else "False"
+        if condition["status"] != good:
+            events.append(("Warning", condition["reason"], condition["message"]))
+        elif was.get("status") not in (None, good):
+            events.append(("Normal", condition["reason"], condition["message"]))
+    # Ready and RefreshFailing often say the same thing: once is enough.
+    return list(dict.fromkeys(events))
+
+
+def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON merge patch (RFC 7386) from `old` to `new`: keys that went are null."""
+    gone: dict[str, Any] = {key: None for key in old if key not in new}
+    return gone | {key: value for key, value in new.items() if old.get(key) != value}
+
+
+def _ready(now: dt.datetime, o: observed.Observed, stopped: backoff.Problem | None) -> _Finding:
+    seen = checks.target(o)
+    problem = stopped or (o.failure.problem if o.failure else None)
+    if problem is not None and (stopped is not None or problem.reason is _Reason.TARGET_NOT_OWNED):
+        return _Finding("False", problem.reason, problem.message)
+    because = f" {_with_next_try(o.failure)}" if o.failure else ""
+    if seen is None or not seen.token_intact or seen.expires_at is None:
+        if problem:
+            return _Finding("False", problem.reason, _with_next_try(o.failure))
+        return _Finding("False", _Reason.PENDING, "A token is being fetched.")
+    until = render.format_time(seen.expires_at)
+    if now >= seen.expires_at:
+        return _Finding("False", _Reason.TOKEN_EXPIRED, f"The token expired at {until}.{because}")
+    if checks.is_refused(o):
+        return _Finding("False", _Reason.TOKEN_REFUSED, f"The server refuses the token.{because}")
+    if problem and _for_something_else(o, seen):
+        return _Finding("False", problem.reason, f"The Secret still holds a token for other settings.{because}")
+    return _Finding("True", _Reason.TOKEN_VALID, f"Secret {seen.name!r} holds a token valid until {until}.")
+
+
+def _for_something_else(o: observed.Observed, seen: observed.TargetSeen) -> bool:
+    """The token is for another server, or for another client, than the spec asks for now."""
+    if o.client.spec is not None and seen.url != o.client.spec.base_url:
+        return True
+    return (
+        isinstance(o.credentials, credentials.CredentialsSeen)
+        and not seen.opaque
+        and seen.token_client_id != o.credentials.client_id
+    )
+
+
+def _refresh_failing(failure: backoff.Failure | None) -> _Finding:
+    if failure is None:
+        return _Finding("False", _Reason.REFRESHED, "The last attempt succeeded.")
+    return _Finding("True", failure.problem.reason, _with_next_try(failure))
+
+
+def _with_next_try(failure: backoff.Failure | None) -> str:
+    if failure is None:
+        return ""
+    return f"{failure.problem.message}{NEXT_TRY}{render.format_time(failure.next_attempt)}."
+
+
+def _token_accepted(o: observed.Observed, spec: resource.Spec | None, previous: Mapping[str, Any]) -> _Finding:
+    seen = checks.target(o)
+    if seen is None or not seen.data_hash:
+        return _Finding("Unknown", _Reason.TOKEN_MISSING, "There is no token to ask about.")
+    if spec is not None and spec.probe.mode == "Off":
+        return _Finding("Unknown", _Reason.PROBE_OFF, "spec.probe.mode is Off.")
+    if o.probed is None or o.probed.data_hash != seen.data_hash:
+        was = _previous(previous, _Condition.TOKEN_ACCEPTED)
+        same_token = seen.issued_at and previous.get("issuedAt") == render.format_time(seen.issued_at)
+        if was and same_token and was.reason not in (_Reason.PROBE_OFF, _Reason.TOKEN_MISSING):
+            return was
+        return _Finding("Unknown", _Reason.NOT_PROBED, "The server was not asked about this token yet.")
+    status, reason = {
+        observed.Verdict.ACCEPTED: ("True", _Reason.ACCEPTED),
+        observed.Verdict.REFUSED: ("False", _Reason.TOKEN_REFUSED),
+        observed.Verdict.APP_NOT_FOUND: ("Unknown", _Reason.APP_NOT_FOUND),
+        observed.Verdict.INCONCLUSIVE: ("Unknown", _Reason.PROBE_INCONCLUSIVE),
+    }[o.probed.verdict]
+    return _Finding(status, reason, o.probed.message)
+
+
+def _credentials_available(o: observed.Observed, previous: Mapping[str, Any]) -> _Finding:
+    if isinstance(o.credentials, backoff.Problem):
+        return _Finding("False", o.credentials.reason, o.credentials.message)
+    if o.credentials is observed.UNKNOWN:
+        was = _previous(previous, _Condition.CREDENTIALS_AVAILABLE)
+        return was or _Finding("Unknown", _Reason.PENDING, "The credentials Secret was not looked at yet.")
+    if o.credentials.trimmed:
+        return _Finding(
+            "True",
+            _Reason.WHITESPACE_TRIMMED,
+            "White space around the id or the secret is left out: was it made with `echo` instead of `echo -n`?",
+        )
+    return _Finding("True", _Reason.CREDENTIALS_FOUND, "The Secret holds an id and a secret.")
+
+
+def _token_facts(
+    o: observed.Observed,
+    spec: resource.Spec | None,
+    previous: Mapping[str, Any],
+    refreshed: Refreshed | None,
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    seen = checks.target(o)
+    if refreshed is not None:
+        facts["lastRefreshTime"] = render.format_time(refreshed.at)
+        facts["lastRefreshReason"] = str(refreshed.cause)
+    else:
+        facts |= {k: previous[k] for k in ("lastRefreshTime", "lastRefreshReason") if k in previous}
+    ours = seen is not None and o.client.uid in (seen.client_uid, *seen.owner_uids)
+    if seen is None or not ours:
+        # The name stays, so that a target that was renamed is still found when it can be removed.
+        return facts | {key: previous[key] for key in ("target", "binding") if key in previous}
+    # A former target that is still there keeps its name in the status until it is gone.
+    name = o.former_targets[0].name if o.former_targets else seen.name
+    facts |= {"target": {"name": name}, "binding": {"name": name}}
+    if seen.issued_at and seen.expires_at:
+        facts["issuedAt"] = render.format_time(seen.issued_at)
+        facts["expiresAt"] = render.format_time(seen.expires_at)
+        facts.setdefault("lastRefreshTime", facts["issuedAt"])
+    if seen.key_id:
+        facts["keyID"] = seen.key_id
+    if spec is not None and (due := checks.renewal_due(o, spec)):
+        facts["nextRefreshTime"] = render.format_time(due)
+    return facts
+
+
+def _condition(
+    now: dt.datetime,
+    o: observed.Observed,
+    kind: _Condition,
+    finding: _Finding,
+    previous: Mapping[str, Any],
+) -> dict[str, Any]:
+    since = render.format_time(now)
+    for was in previous.get("conditions") or []:
+        if was.get("type") == kind and was.get("status") == finding.status:
+            since = was.get("lastTransitionTime") or since
+    return {
+        "type": str(kind),
+        "status": finding.status,
+        "reason": str(finding.reason),
+        "message": finding.message,
+        "lastTransitionTime": since,
+        "observedGeneration": o.client.generation,
+    }
+
+
+def _previous(status: Mapping[str, Any], kind: _Condition) -> _Finding | None:
+    for was in status.get("conditions") or []:
+        if was.get("type") == kind and was.get("reason"):
+            return _Finding(was["status"], was["reason"], was.get("message") or "")
+    return None

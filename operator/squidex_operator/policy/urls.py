@@ -1,0 +1,78 @@
+"""Where a credential may be sent.
+
+The CRD refuses most of this already; it is checked again because an object can be older than the CRD, and because whoever may
+create a SquidexClient must not be able to make the operator send a secret wherever they like.
+"""
+
+import ipaddress
+import urllib.parse
+from collections.abc import Collection
+
+from squidex_operator.api import reasons
+from squidex_operator.policy import backoff
+
+_CLUSTER_SUFFIXES = (".svc", ".svc.cluster.local")
+_METADATA_HOSTS = {"metadata.google.internal", "metadata", "instance-data"}
+
+
+def check(url: str, allowed_hosts: Collection[str] = ()) -> backoff.Problem | None:
+    """Why no request goes to this base URL; None where it may.
+
+    Args:
+        url: a SquidexClient's `spec.url`.
+        allowed_hosts: host names, or `*.example.com` for the names below it; empty allows all.
+    """
+    parts = urllib.parse.urlsplit(url)
+    try:
+        host, _port = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError:
+        return _refused("has no valid port")
+    if not host or parts.scheme not in ("http", "https"):
+        return _refused("is not an http or https address")
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        return _refused("must not carry a query, a fragment, or a user name")
+    if parts.scheme == "http" and not (host.endswith(_CLUSTER_SUFFIXES) or is_loopback(host)):
+        return _refused(
+            "would send the secret in clear text: use https, or an address in the cluster that ends in .svc"
+        )
+    if host in _METADATA_HOSTS or is_link_local(host):
+        return _refused("is a link-local or metadata address")
+    if allowed_hosts and not any(_matches(host, pattern) for pattern in allowed_hosts):
+        return _refused(f"names the host {host!r}, which the operator's --allowed-hosts does not list")
+    return None
+
+
+def is_link_local(host: str) -> bool:
+    """Whether this is a link-local IP address: where clouds keep their metadata, credentials of the node included."""
+    address = _address(host)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    # fd00:ec2::254 is Amazon's metadata address on IPv6, and not in a link-local range.
+    return address is not None and (address.is_link_local or address == ipaddress.ip_address("fd00:ec2::254"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a request to this host never leaves the machine (RFC 8252, 8.3, makes the same exception to https)."""
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _matches(host: str, pattern: str) -> bool:
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:].lower())
+    return host == pattern.lower()
+
+
+def _refused(why: str) -> backoff.Problem:
+    return backoff.Problem(
+        backoff.Kind.PERMANENT,
+        reasons.Reason.URL_NOT_ALLOWED,
+        f"spec.url {why}. No request was sent. Correct spec.url.",
+    )

@@ -1,0 +1,184 @@
+"""The running operator: puts the parts together, starts them in order, and ends when one of them does."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+import random
+from collections.abc import Iterable
+
+from squidex_operator import handlers
+from squidex_operator import settings as settings_module
+from squidex_operator.api import reasons, resource
+from squidex_operator.engine import clock, hosts, inventory, queue, reconcile, servers, tools, watch
+from squidex_operator.kube import access as access_module
+from squidex_operator.kube import errors as kube_errors
+from squidex_operator.kube import gateway as gateway_module
+from squidex_operator.observe import health, metrics
+from squidex_operator.policy import schedule
+from squidex_operator.squidex import http
+
+logger = logging.getLogger(__name__)
+
+_STUCK = dt.timedelta(minutes=5)
+"""Longer than all time-outs of a reconcile together: work that takes longer never ends."""
+
+_START_RETRY = 5.0
+
+
+class Process:
+    """One operator process."""
+
+    def __init__(self, settings: settings_module.Settings) -> None:
+        self._settings = settings
+        self.access = access_module.Access(settings.kubeconfig or None, settings.context or None)
+        self.stop = asyncio.Event()
+        seen = inventory.Inventory(
+            inventory.Limits(fetch_interval=settings.client_fetch_interval, fetch_burst=settings.client_fetch_burst)
+        )
+        wall = clock.WallClock()
+        keys: queue.Queue[tools.QueueKey] = queue.Queue(wall)
+        limits = hosts.HostLimits(settings.host_rate, settings.host_burst, settings.host_concurrency)
+        self.tools = tools.Tools(
+            clock=wall,
+            gateway=gateway_module.Gateway(self.access),
+            http=http.Http(connections_per_host=settings.host_concurrency, allowed_hosts=settings.allowed_hosts),
+            inventory=seen,
+            queue=keys,
+            hosts=hosts.Hosts(limits, keys.wake),
+            servers=servers.Servers(seen, interval=settings.keys_interval),
+            metrics=metrics.Metrics(),
+            draw=random.Random().random,  # noqa: S311 - jitter
+        )
+        self.watch = watch.Watch(
+            self.tools,
+            namespaces=settings.namespaces,
+            relist_interval=settings.relist_interval,
+            grace=settings.watch_grace,
+        )
+        self.heartbeat = health.Heartbeat(wall.now)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        live: dict[str, health.Check] = {"loop": self._check_loop, "workers": self._check_workers}
+        self._live = live | {"watch": self._check_watch}
+        self.health = health.Server(self._live, {"listed": self._check_listed}, self.tools.metrics.render)
+        self._register_gauges()
+
+    async def run(self) -> None:
+        """Run until stopped.
+
+        Raises:
+            AccessError: no API server is configured.
+            Exception: what ended one of the parts.
+        """
+        await self.access.load()
+        await self.tools.gateway.open()
+        await self.health.start(self._settings.health_listen)
+        logger.info("started version=%s health=%d", _version(), self.health.port)
+        try:
+            await self._start()
+            await self._until_one_ends()
+        finally:
+            await self._end()
+
+    async def _start(self) -> None:
+        """The first list, as soon as the API server and the CRD are there."""
+        while True:
+            try:
+                if await self.tools.gateway.is_served():
+                    await self.watch.first_list()
+                    break
+                logger.warning("waiting for the CRD: apply crds/ (SquidexClients are not known to the API server)")
+            except kube_errors.KubeError as error:
+                logger.warning("waiting for the API server message=%r", error.problem.message)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), _START_RETRY)
+            if self.stop.is_set():
+                return
+        count = len(self.tools.inventory.records)
+        logger.info("listed clients=%d namespaces=%s", count, ",".join(self._settings.namespaces) or "all")
+
+    async def _until_one_ends(self) -> None:
+        reconciler = reconcile.Reconciler(self.tools)
+        parts = {
+            "workers": self.tools.queue.run(reconciler.work, workers=self._settings.workers),
+            "watch": handlers.watch(self.watch, self.access, self._settings.namespaces, self.stop),
+            "relist": self.watch.run(),
+            "heartbeat": self.heartbeat.run(self._live),
+        }
+        self._tasks = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
+        done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if error := task.exception():
+                raise error
+            if task is not self._tasks["watch"]:
+                raise health.UnhealthyError(f"{task.get_name()} ended")
+        # Kopf ends without an error when it was stopped, by a signal or by `stop`.
+        logger.info("stopping")
+
+    async def _end(self) -> None:
+        """Finish what is in work, so that no fetched token is lost; then close."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self.health.stop()
+        await self.tools.http.close()
+        await self.tools.gateway.close()
+
+    def _check_loop(self) -> str:
+        return f"blocked for {self.heartbeat.lag:.0f} s" if self.heartbeat.lag > 5 else ""
+
+    def _check_workers(self) -> str:
+        if (task := self._tasks.get("workers")) is not None and task.done():
+            return "ended"
+        stuck = self.tools.queue.longest_running()
+        return f"one is stuck for {stuck}" if stuck > _STUCK else ""
+
+    def _check_watch(self) -> str:
+        if (task := self._tasks.get("watch")) is not None and task.done():
+            return "ended"
+        silent = self.tools.now() - self.watch.heard_at
+        # A list confirms a quiet watch; with the API server away, neither comes, and a new process would not help.
+        limit = 3 * self._settings.relist_interval + self._settings.watch_grace
+        return f"not heard of for {silent}" if self.watch.listed and silent > limit and not self.watch.failing else ""
+
+    def _check_listed(self) -> str:
+        return "" if self.watch.listed else "the first list is not done"
+
+    def _register_gauges(self) -> None:
+        m, t = self.tools.metrics, self.tools
+        m.gauge("squidex_operator_queue_depth", "Keys that are due and wait.", t.queue.depth)
+        m.gauge(
+            "squidex_operator_queue_lag_seconds",
+            "How long the first of them waits.",
+            lambda: t.queue.lag().total_seconds(),
+        )
+        m.gauge("squidex_operator_loop_lag_seconds", "How late the event loop is.", lambda: self.heartbeat.lag)
+        m.gauge("squidex_operator_clock_jumps", "How often the clock jumped.", lambda: self.heartbeat.jumps)
+        m.gauge(
+            "squidex_operator_watch_age_seconds",
+            "How long ago the watch, or a list, was heard of.",
+            lambda: (t.now() - self.watch.heard_at).total_seconds(),
+        )
+        m.collect(metrics.Collector(self._read_clients))
+
+    def _read_clients(self) -> Iterable[tuple[str, str, float | None, float | None, bool]]:
+        seen = self.tools.inventory
+        for key, record in seen.records.items():
+            client = record.client
+            target = seen.targets.get(inventory.Key(key.namespace, client.target_name))
+            ready = any(
+                c.get("type") == reasons.ConditionType.READY and c.get("status") == "True"
+                for c in client.status.get("conditions") or []
+            )
+            if target is None or target.client_uid != client.uid or not target.issued_at or not target.expires_at:
+                yield *key, None, None, ready
+                continue
+            refresh = client.spec.refresh if client.spec else resource.Refresh()
+            due = schedule.renewal_due(target.issued_at, target.expires_at, refresh, client.uid)
+            yield *key, target.expires_at.timestamp(), due.timestamp(), ready
+
+
+def _version() -> str:
+    import squidex_operator
+
+    return squidex_operator.__version__

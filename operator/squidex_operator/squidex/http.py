@@ -1,0 +1,174 @@
+"""The way to Squidex: httpx over aiohttp's transport, which is cheap at this load (docs/adr/0004).
+
+Bounded in every direction: time, size of the answer, connections per host; redirects and cookies are not followed.
+"""
+
+import asyncio
+import http.cookiejar
+import ssl
+import urllib.parse
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import aiohttp
+import httpx
+import httpx_aiohttp
+
+import squidex_operator
+from squidex_operator.api import reasons
+from squidex_operator.policy import urls
+from squidex_operator.squidex import answers, errors
+
+TIMEOUT = 15.0
+"""Seconds for a whole exchange, from the name's resolution to the last byte."""
+
+MAX_BODY = 256 * 1024
+"""Bytes: a token answer is about 1 kB, an app's description a few."""
+
+_MAX_CLIENTS = 64
+"""Clients kept, one for each set of CA certificates."""
+
+
+class Http:
+    """Sends requests to Squidex servers. One for the process."""
+
+    def __init__(
+        self, *, connections_per_host: int, allowed_hosts: Collection[str] = (), timeout: float = TIMEOUT
+    ) -> None:
+        self._connections_per_host = connections_per_host
+        self._allowed_hosts = frozenset(allowed_hosts)
+        self._timeout = timeout
+        self._clients: dict[str, httpx.AsyncClient] = {}
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        ca: str = "",
+        form: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> answers.Answer:
+        """Send one request and read its whole answer, whatever its status.
+
+        Args:
+            ca: PEM certificates to trust instead of the system's; empty for the system's.
+
+        Raises:
+            SquidexError: where there is no answer, or one that is too large.
+        """
+        if problem := urls.check(url, self._allowed_hosts):
+            raise errors.RejectedError(problem.reason, problem.message)
+        parts = urllib.parse.urlsplit(url)
+        host = f"{parts.scheme}://{parts.netloc}"
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._exchange(host, method, url, ca, form, headers)
+        except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise _translate(host, error, self._timeout) from None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            await client.aclose()
+
+    async def _exchange(
+        self,
+        host: str,
+        method: str,
+        url: str,
+        ca: str,
+        form: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+    ) -> answers.Answer:
+        client = self._client(host, ca)
+        async with client.stream(method, url, data=form, headers=headers) as response:
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise errors.UnclearError(
+                        reasons.Reason.NOT_SQUIDEX,
+                        f"{host} sent more than {MAX_BODY // 1024} KiB: that is no answer of Squidex.",
+                    )
+            names = {name.lower(): value for name, value in response.headers.items()}
+            return answers.Answer(host, response.status_code, names, bytes(body))
+
+    def _client(self, host: str, ca: str) -> httpx.AsyncClient:
+        if (client := self._clients.get(ca)) is not None:
+            return client
+        try:
+            context = ssl.create_default_context(cadata=ca or None)
+        except ssl.SSLError:
+            raise errors.RejectedError(
+                reasons.Reason.CA_UNAVAILABLE,
+                f"The certificates that spec.tls.caRef names, for {host}, are not valid PEM.",
+            ) from None
+        if len(self._clients) >= _MAX_CLIENTS:
+            # The oldest; its connections end when the requests on them do, and with the process at the latest.
+            self._clients.pop(next(iter(self._clients)))
+        # A jar that takes nothing: a load balancer's cookie would pin all clients to one replica.
+        jar = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+        client = self._clients[ca] = httpx.AsyncClient(
+            transport=httpx_aiohttp.AiohttpTransport(client=lambda: self._session(context)),
+            timeout=httpx.Timeout(self._timeout),
+            follow_redirects=False,
+            cookies=jar,
+            headers={
+                "User-Agent": f"squidex-operator/{squidex_operator.__version__}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+            },
+        )
+        return client
+
+    def _session(self, context: ssl.SSLContext) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            ssl=context, limit=0, limit_per_host=self._connections_per_host, resolver=_Resolver()
+        )
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    """Refuses names that point to link-local addresses (design, decision 12)."""
+
+    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> Any:
+        found = await super().resolve(host, port, family)
+        if any(urls.is_link_local(entry["host"]) for entry in found):
+            raise OSError(None, "the name points to a link-local address")
+        return found
+
+
+def _translate(host: str, error: Exception, timeout: float) -> errors.SquidexError:
+    """What went wrong on the way. The exception's own text is not passed on: nobody knows what a library puts there."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and len(chain) < 10:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for link in chain:
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return errors.UnclearError(
+                reasons.Reason.TLS_ERROR,
+                f"The certificate of {host} is not trusted ({link.verify_message}). "
+                "Put the CA that signed it in spec.tls.caRef.",
+            )
+        if isinstance(link, ssl.SSLError | aiohttp.ClientSSLError):
+            return errors.UnclearError(reasons.Reason.TLS_ERROR, f"No TLS connection to {host} could be made.")
+    if any(isinstance(link, TimeoutError | httpx.ReadTimeout | httpx.PoolTimeout) for link in chain):
+        return errors.UnavailableError(reasons.Reason.TIMEOUT, f"{host} did not answer within {timeout:g} s.")
+    return errors.UnavailableError(
+        reasons.Reason.UNREACHABLE, f"{host} cannot be reached, or it broke off ({_kind(chain)})."
+    )
+
+
+def _kind(chain: list[BaseException]) -> str:
+    for link in reversed(chain):
+        if isinstance(link, aiohttp.ClientConnectorDNSError):
+            return "the name cannot be resolved"
+        if isinstance(link, ConnectionRefusedError):
+            return "connection refused"
+        if isinstance(link, ConnectionResetError):
+            return "connection reset"
+    return type(chain[0]).__name__
