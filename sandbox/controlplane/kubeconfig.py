@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write(
-    path: Path, *, server: str, ca: bytes, user: str, auth: KeyPair | str, namespace: str = "default"
-) -> Path:
+def write(path: Path, *, server: str, ca: bytes, user: str, auth: KeyPair | str, namespace: str = "default") -> Path:
     """Write a kubeconfig (JSON is YAML) for `user`, who has a client certificate or a bearer token."""
     if isinstance(auth, KeyPair):
         credentials = {"client-certificate-data": _base64(auth.cert), "client-key-data": _base64(auth.key)}
@@ -23,13 +21,9 @@ def write(
     config = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [
-            {"name": "sandbox", "cluster": {"server": server, "certificate-authority-data": _base64(ca)}}
-        ],
+        "clusters": [{"name": "sandbox", "cluster": {"server": server, "certificate-authority-data": _base64(ca)}}],
         "users": [{"name": user, "user": credentials}],
-        "contexts": [
-            {"name": "sandbox", "context": {"cluster": "sandbox", "user": user, "namespace": namespace}}
-        ],
+        "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": user, "namespace": namespace}}],
         "current-context": "sandbox",
     }
     write_private(path, json.dumps(config, indent=2).encode())
