@@ -58,7 +58,8 @@ class Caller:
     @property
     def client_id(self) -> str | None:
         """The client the token was issued to."""
-        return None if self.claims is None else str(self.claims.get("client_id"))
+        client_id = (self.claims or {}).get("client_id")
+        return client_id if isinstance(client_id, str) else None
 
     @property
     def is_admin(self) -> bool:
@@ -69,7 +70,7 @@ class Caller:
 def answer(request: wire.Request, world: World, key: keys.SigningKey) -> wire.Reply:
     """Return what the API says to `request`, accepting tokens signed with `key`."""
     status = forms.parse(request.query).get("error")
-    if status.isdecimal() and 400 <= int(status) < 600:
+    if len(status) == 3 and status.isdecimal() and 400 <= int(status) < 600:
         return error(int(status))
     parts = [part.lower() for part in request.path.strip("/").split("/")]
     known = {"apps": (1, 2), "languages": (1,), "ping": (1, 2), "info": (1,)}

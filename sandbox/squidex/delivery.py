@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 HUGE = 64 * 1024 * 1024
 _BLANK = b" " * 65536
-
-
-class ResetError(ConnectionError):
-    """The connection was closed with a TCP reset, as a fault asked for."""
 
 
 def response(reply: wire.Reply, request: web.BaseRequest, world: World) -> web.Response:
@@ -58,12 +55,24 @@ def edited(reply: wire.Reply, faults: Iterable[Fault]) -> wire.Reply:
 
 async def send(
     reply: wire.Reply, request: web.BaseRequest, world: World, faults: Iterable[Fault]
-) -> web.StreamResponse:
-    """Send `reply`, or leave it to aiohttp when no fault is about sending; raises ResetError."""
+) -> web.StreamResponse | None:
+    """Send `reply`, or leave it to aiohttp when no fault is about sending.
+
+    Returns None when the connection was closed instead: by a fault, or by a client that has seen enough.
+    """
+    with contextlib.suppress(ConnectionError):
+        return await _send(reply, request, world, faults)
+    return None
+
+
+async def _send(
+    reply: wire.Reply, request: web.BaseRequest, world: World, faults: Iterable[Fault]
+) -> web.StreamResponse | None:
     for fault in faults:
         match fault.kind:
             case "reset":
                 _reset(request)
+                return None
             case "truncate":
                 return await _truncate(reply, request, world, fault.details.get("bytes"))
             case "huge":
@@ -124,4 +133,3 @@ def _reset(request: web.BaseRequest) -> None:
             # With no time to linger the kernel answers with RST instead of an orderly end.
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
-    raise ResetError

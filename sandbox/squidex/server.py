@@ -127,15 +127,16 @@ class StandIn:
             if reply is None:
                 reply = routes.answer(endpoint, asked, world, mishaps.twist(faults))
             sent = await delivery.send(delivery.edited(reply, faults), request, world, faults)
-            status = reply.status
+            status = counts.NO_ANSWER if sent is None else reply.status
         finally:
             world.counts.ended(endpoint, client, app, status)
-        return sent
+        # Nobody is there any more to get this one: aiohttp finds the connection closed and says nothing.
+        return web.Response() if sent is None else sent
 
     def _control(self, request: web.BaseRequest, path: str, query: str, body: bytes | None) -> web.StreamResponse:
         try:
             if path == f"{CONTROL}log" and request.method == "GET":
-                after = forms.parse(query).get("after")
+                after = forms.parse(query).get("after")[:18]
                 return web.json_response(self.log(int(after) if after.isdecimal() else 0))
             if path != f"{CONTROL}state":
                 return _error(404, f"there is only {CONTROL}state and {CONTROL}log")
@@ -148,10 +149,10 @@ class StandIn:
                     self.reset()
                 case _:
                     return _error(405, "the state takes GET, PATCH and DELETE")
-        except json.JSONDecodeError as error:
-            return _error(400, f"the patch is not JSON: {error}")
         except switches.SwitchError as error:
             return _error(400, str(error))
+        except (ValueError, RecursionError) as error:
+            return _error(400, f"the patch is not JSON: {error}")
         return web.json_response(self.state())
 
 

@@ -131,7 +131,7 @@ def client_of(token: str) -> str | None:
         return None
     try:
         claims = json.loads(keys.b64url_decode(parts[1]))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     client = claims.get("client_id") if isinstance(claims, dict) else None
     return client if isinstance(client, str) else None
@@ -160,7 +160,7 @@ def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
         header = json.loads(keys.b64url_decode(head))
         claims = json.loads(keys.b64url_decode(payload))
         signature = keys.b64url_decode(tail) if tail else b""
-    except ValueError:
+    except (ValueError, RecursionError):
         raise TokenRejectedError("ID2004") from None
     if not isinstance(header, dict) or not isinstance(claims, dict):
         raise TokenRejectedError("ID2004")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-import json
+import hashlib
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -473,5 +474,33 @@ def test_a_key_is_published_as_tokens_name_it(squidex: Running) -> None:
 
 
 def test_an_id_token_is_no_access_token(squidex: Running) -> None:
-    document = json.loads(ask_token(squidex.url, scope="squidex-api openid").text)
+    document = ask_token(squidex.url, scope="squidex-api openid").json()
+    digest = hashlib.sha256(document["access_token"].encode()).digest()
+    half = base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
+    assert claims_of(document["id_token"])["at_hash"] == half
     assert "ID2089" in probe(squidex.url, document["id_token"]).headers["www-authenticate"]
+
+
+STRANGE = {
+    "bytes that are no text": (b"POST /identity-server/connect/token HTTP/1.1", FORM, b"grant_type=%ff&\xff\xfe=%zz"),
+    "an authorization beyond ASCII": (b"GET /api/apps/demo HTTP/1.1", {"Authorization": "Bearer \xff.\xfe.\xfd"}, b""),
+    "a path beyond ASCII": (b"GET /api/apps/%ff%00%2f HTTP/1.1", {}, b""),
+    "an error of very many digits": (b"GET /api/apps/demo?error=" + b"4" * 5000 + b" HTTP/1.1", {}, b""),
+    "a token nested without end": (
+        b"GET /api/apps/demo HTTP/1.1",
+        {"Authorization": f"Bearer {'W1tb' * 5000}.{'W1tb' * 1000}.x"},
+        b"",
+    ),
+    "a patch that is no text": (b"PATCH /_sandbox/state HTTP/1.1", {}, b"\xff\xfe"),
+}
+
+
+@pytest.mark.parametrize(("line", "headers", "body"), STRANGE.values(), ids=STRANGE)
+def test_survives(squidex: Running, line: bytes, headers: dict[str, str], body: bytes) -> None:
+    host, port = squidex.url.removeprefix("http://").split(":")
+    lines = [f"{name}: {value}".encode("latin-1") for name, value in headers.items()]
+    message = [line, b"Host: x", b"Connection: close", b"Content-Length: %d" % len(body), *lines, b"", body]
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(b"\r\n".join(message))
+        status = int(connection.makefile("rb").readline().split()[1])
+    assert 400 <= status < 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
 import os
@@ -88,6 +89,18 @@ def test_ends_at_once_though_requests_hang(program: Program) -> None:
         began = time.monotonic()
         assert program.end() == (0, "")
         assert time.monotonic() - began < 2
+
+
+def test_faults_make_no_noise(program: Program) -> None:
+    url = program.url()
+    for kind in ("reset", "truncate", "huge"):
+        assert ask(url, "PATCH", "/_sandbox/state", body=json.dumps({"faults": [{"kind": kind}]})).status == 200
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as leaving:
+            leaving.sendall(b"GET /api/apps/demo HTTP/1.1\r\nHost: x\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                leaving.recv(10)
+    assert program.end() == (0, "")
 
 
 def test_keeps_its_key_over_a_restart(options: list[str], tmp_path: Path) -> None:
