@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sandbox.controlplane.ports import LOOPBACK, free_port
+from sandbox.errors import ProgramFailed
 from sandbox.places import REPOSITORY
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 NAMESPACE = "squidex-operator"
 SERVICE_ACCOUNT = "squidex-operator"
 HTTP_OK = 200
+PORT_ATTEMPTS = 3
+PORT_TAKEN = "address already in use"
 
 
 class Operator:
@@ -35,18 +38,10 @@ class Operator:
         env: Mapping[str, str] | None = None,
     ) -> None:
         """Describe it: all namespaces unless some are named."""
-        self.health = f"{LOOPBACK}:{free_port()}"
-        arguments = [f"--namespace={namespace}" for namespace in namespaces or ()]
+        self._arguments = [*(f"--namespace={namespace}" for namespace in namespaces or ()), *extra_args]
         self.program = home.program(
             name,
-            [
-                sys.executable,
-                "-m",
-                "squidex_operator",
-                f"--health-listen={self.health}",
-                *arguments,
-                *extra_args,
-            ],
+            [],
             env={
                 "KUBECONFIG": str(kubeconfig),
                 "PYTHONPATH": str(source),
@@ -56,12 +51,29 @@ class Operator:
             graceful=True,
         )
         self.log = self.program.log
+        self.health = ""
+        self._choose_port()
+
+    def _choose_port(self) -> None:
+        self.health = f"{LOOPBACK}:{free_port()}"
+        command = [sys.executable, "-m", "squidex_operator", f"--health-listen={self.health}"]
+        self.program.argv = [*command, *self._arguments]
 
     def start(self, *, wait: bool = True, timeout: float = 30) -> None:
         """Start it and wait until it is ready; raises ProgramFailed with its last log lines."""
-        self.program.start()
-        if wait:
-            self.wait_ready(timeout)
+        for _ in range(PORT_ATTEMPTS):
+            self.program.start()
+            if not wait:
+                return
+            try:
+                self.wait_ready(timeout)
+            except ProgramFailed:
+                if self.program.alive or PORT_TAKEN not in self.program.output():
+                    raise
+                self._choose_port()
+            else:
+                return
+        raise self.program.failure(f"found no free port in {PORT_ATTEMPTS} tries")
 
     def wait_ready(self, timeout: float = 30) -> None:
         """Wait until /readyz says yes."""

@@ -27,7 +27,7 @@ The sandbox needs {programs}, and none of the four ways to get them worked:
    -> allow access to {hosts},
       or name mirrors in SANDBOX_KUBERNETES_RELEASES and SANDBOX_ETCD_RELEASES
 4. A build with Go: {build}
-   -> install Go, or make pip and Go's module downloads work
+   -> install a Go that is new enough, or let pip and Go download what they need (a mirror will do)
 """
 
 

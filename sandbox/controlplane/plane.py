@@ -182,7 +182,7 @@ class ControlPlane:
         def ready() -> bool:
             if not self.etcd.alive:
                 raise self.etcd.failure(f"ended with code {self.etcd.returncode}")
-            return self.get("/readyz", timeout=5)[0] == HTTP_OK
+            return self.get("/readyz", timeout=1)[0] == HTTP_OK
 
         self.apiserver.wait_until(ready, timeout=timeout or self.timeout, what="a yes from /readyz")
 

@@ -55,6 +55,9 @@ OPERATOR = """
 import http.server, json, os, sys
 if os.environ.get("BROKEN"):
     sys.exit("cannot work like this")
+if os.environ.get("TAKEN") and not os.path.exists(os.environ["TAKEN"]):
+    open(os.environ["TAKEN"], "w").close()
+    sys.exit("OSError: [Errno 98] address already in use")
 about = {"argv": sys.argv[1:], "kubeconfig": os.environ["KUBECONFIG"], "mark": os.environ.get("MARK")}
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -91,7 +94,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sandbox(repository: Path) -> Iterator[Sandbox]:
-    with Sandbox(repository=repository, squidex_clients={"shop:ci": "s3cr3t"}) as started:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(repository / "state"))
+        started = Sandbox(repository=repository, squidex_clients={"shop:ci": "s3cr3t"})
+    with started:
         yield started
     assert not started.dir.exists()
 
@@ -174,6 +180,12 @@ def test_several_operators_run_beside_each_other_and_end_one_by_one(sandbox: San
 def test_an_operator_that_does_not_start_shows_its_last_lines(sandbox: Sandbox) -> None:
     with pytest.raises(ProgramFailed, match=r"(?s)^operator.* ended with code 1 before .*cannot work like this"):
         sandbox.start_operator(env={"BROKEN": "yes"})
+
+
+def test_an_operator_whose_port_was_taken_in_between_gets_another(sandbox: Sandbox, tmp_path: Path) -> None:
+    operator = sandbox.start_operator(env={"TAKEN": str(tmp_path / "tried")})
+    assert operator.get("/readyz")[0] == 200
+    assert "address already in use" in operator.log.read_text()
 
 
 def test_what_a_custom_resource_owns_goes_with_it_at_once(sandbox: Sandbox) -> None:

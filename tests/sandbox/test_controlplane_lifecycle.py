@@ -49,10 +49,11 @@ def processes_in(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A $TMPDIR of its own (and a short one, for sockets): what is left in it has been left behind."""
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="sq") as folder:
         monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
         monkeypatch.setattr(tempfile, "tempdir", None)
         yield Path(folder).resolve()
 
@@ -147,18 +148,13 @@ def interrupting(step: Callable[..., object]) -> Callable[..., object]:
     ],
 )
 def test_ctrl_c_between_two_steps_leaves_nothing(
-    temporary: Path, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
 ) -> None:
-    programs = script(temporary.with_name(temporary.name + "-bin"), etcd="exec sleep 600")
-    try:
-        monkeypatch.setattr(owner, step, interrupting(getattr(owner, step)))
-        with pytest.raises(KeyboardInterrupt):
-            ControlPlane(binaries=programs).start()
-        assert nothing_left(temporary)
-    finally:
-        for path in [*programs.folder.iterdir()]:
-            path.unlink()
-        programs.folder.rmdir()
+    programs = script(tmp_path / "bin")
+    monkeypatch.setattr(owner, step, interrupting(getattr(owner, step)))
+    with pytest.raises(KeyboardInterrupt):
+        ControlPlane(binaries=programs).start()
+    assert nothing_left(temporary)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +165,8 @@ def test_ctrl_c_between_two_steps_leaves_nothing(
     ],
 )
 def test_a_program_that_fails_is_named_with_its_last_lines_and_its_log(
-    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+    temporary: Path, tmp_path: Path, name: str, message: str
 ) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     programs = script(tmp_path / "bin", **{name: "echo disk on fire; exit 7"})
     with pytest.raises(ProgramFailed, match=message) as caught:
         ControlPlane(binaries=programs).start()
