@@ -52,7 +52,8 @@ class Reconciler:
         for _ in range(_MOST_STEPS):
             if t.inventory.records.get(p.key) is not record:
                 return None, None
-            decision = decide.decide(t.now(), self._observe(p))
+            now = t.now()
+            decision = decide.decide(now, self._observe(p, now))
             match decision:
                 case decide.Stop(problem):
                     return None, problem
@@ -83,12 +84,12 @@ class Reconciler:
             return t.now() + _AFTER_TOO_MANY, None
         return self._next_attempt(p), None
 
-    def _observe(self, p: steps.Pass) -> observed.Observed:
+    def _observe(self, p: steps.Pass, now: dt.datetime) -> observed.Observed:
         t, record, client = self._t, p.record, p.record.client
         seen = p.target_seen(t.inventory)
         is_seen = isinstance(seen, observed.TargetSeen)
         pending = record.pending
-        at, _ = record.fetches.take(t.now())
+        at, _ = record.fetches.take(now)
         return observed.Observed(
             client=client,
             target=seen,
@@ -102,7 +103,7 @@ class Reconciler:
             pending=pending.summary if pending else None,
             probed=record.probed,
             failure=record.failure,
-            key_vanished=is_seen and t.servers.key_vanished(record, seen, t.now()),  # type: ignore[arg-type]
+            key_vanished=is_seen and t.servers.key_vanished(record, seen, now),  # type: ignore[arg-type]
             credentials_due=record.credentials_due,
             probe_due=record.probe_due,
             fetch_allowed=at,
@@ -150,7 +151,8 @@ class Reconciler:
         client = record.client
         if client.deleting:
             return
-        status = conditions.build(t.now(), self._observe(p), stopped=stopped, refreshed=record.refreshed)
+        now = t.now()
+        status = conditions.build(now, self._observe(p, now), stopped=stopped, refreshed=record.refreshed)
         events = p.events + conditions.transitions(client.status, status)
         patch = conditions.merge_patch(client.status, status)
         if patch:

@@ -52,7 +52,7 @@ def build(
     failure = o.failure
     findings = {
         _Condition.READY: _ready(now, o, stopped),
-        _Condition.REFRESH_FAILING: _refresh_failing(failure),
+        _Condition.REFRESH_FAILING: _refresh_failing(failure, has_token=checks.target(o) is not None),
         _Condition.TOKEN_ACCEPTED: _token_accepted(o, spec, previous),
         _Condition.CREDENTIALS_AVAILABLE: _credentials_available(o, previous),
     }
@@ -80,6 +80,8 @@ def transitions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
         if same or kind not in (_Condition.READY, _Condition.REFRESH_FAILING):
             continue
         good = "True" if kind == _Condition.READY else "False"
+        if condition["reason"] == _Reason.PENDING:
+            continue
         if condition["status"] != good:
             events.append(("Warning", condition["reason"], condition["message"]))
         elif was.get("status") not in (None, good):
@@ -125,7 +127,9 @@ def _for_something_else(o: observed.Observed, seen: observed.TargetSeen) -> bool
     )
 
 
-def _refresh_failing(failure: backoff.Failure | None) -> _Finding:
+def _refresh_failing(failure: backoff.Failure | None, *, has_token: bool) -> _Finding:
+    if failure is None and not has_token:
+        return _Finding("False", _Reason.PENDING, "Nothing has failed.")
     if failure is None:
         return _Finding("False", _Reason.REFRESHED, "The last attempt succeeded.")
     return _Finding("True", failure.problem.reason, _with_next_try(failure))
