@@ -1,0 +1,65 @@
+# make demo, make test: the two commands. Everything they need is installed into .venv and the cache of the sandbox.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test test-unit check format sandbox sandbox-down lock clean
+
+help:
+	@echo "make demo          the main job on an embedded control plane and a stand-in Squidex; ends by itself"
+	@echo "make test          all tests, with coverage"
+	@echo "make test-unit     the tests that need no control plane: seconds"
+	@echo "make check         format, lint, types, imports"
+	@echo "make sandbox       leave a control plane, a stand-in Squidex and the operator running, and say how to use them"
+	@echo "make sandbox-down  end that"
+	@echo "make lock          pin the dependencies anew"
+
+# The stamp is the last thing written: an installation that was cut off is done again.
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed, this is " + sys.version.split()[0] + ": set PYTHON=/path/to/python3")'
+	@echo "installing the Python packages into $(VENV): usually half a minute"
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "python3 -m venv does not work: on Debian and Ubuntu, install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/python -m sandbox.demo
+
+test: $(READY)
+	@$(BIN)/python -m sandbox binaries >/dev/null
+	@$(BIN)/pytest --cov --cov-report=term --durations=10
+	@$(BIN)/coverage report --include='*/squidex_operator/policy/*,*/squidex_operator/api/*' --fail-under=100 >/dev/null \
+		|| { echo "policy/ and api/ must be covered wholly, by branch"; exit 1; }
+	@$(BIN)/coverage report --fail-under=90 >/dev/null || { echo "the package must be covered by 90 %"; exit 1; }
+
+test-unit: $(READY)
+	@$(BIN)/pytest tests/unit
+
+check: $(READY)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/hadolint Dockerfile
+
+format: $(READY)
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+sandbox: $(READY)
+	@$(BIN)/python -m sandbox up --detach --operator
+
+sandbox-down: $(READY)
+	@$(BIN)/python -m sandbox down
+
+# uv.lock would record the addresses of registries; a requirements file with hashes does not.
+lock: $(READY)
+	@for name in runtime:pyproject.toml "dev:pyproject.toml requirements/dev.in"; do \
+		uvx --from uv uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			--no-emit-index-url --no-header $${name#*:} --output-file requirements/$${name%%:*}.txt; done
+
+clean:
+	rm -rf $(VENV) .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
