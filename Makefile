@@ -57,7 +57,7 @@ sandbox-down: $(READY)
 
 # uv.lock would record the addresses of registries; a requirements file with hashes does not.
 lock: $(READY)
-	@for name in runtime:pyproject.toml "dev:pyproject.toml requirements/dev.in"; do \
+	@for name in build:requirements/build.in runtime:pyproject.toml "dev:pyproject.toml requirements/dev.in"; do \
 		uvx --from uv uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			--no-emit-index-url --no-header $${name#*:} --output-file requirements/$${name%%:*}.txt; done
 
