@@ -74,6 +74,9 @@ class Reason(enum.StrEnum):
     KUBERNETES_ERROR = "KubernetesError"
     TERMINATING = "Terminating"
 
+    # What we did wrong.
+    INTERNAL_ERROR = "InternalError"
+
 
 class Cause(enum.StrEnum):
     """Why a token is fetched or the target is written again: `status.lastRefreshReason`, events, metrics."""

@@ -3,7 +3,7 @@
 import datetime as dt
 import logging
 
-from squidex_operator.api import names
+from squidex_operator.api import names, reasons
 from squidex_operator.engine import inventory, servers, steps, tools
 from squidex_operator.kube import errors as kube_errors
 from squidex_operator.policy import backoff, conditions, decide, observed, render
@@ -13,6 +13,12 @@ logger = logging.getLogger(__name__)
 
 _MOST_STEPS = 16
 """More than any way to a token takes: past it, two rules disagree, and a minute's wait is better than a hot loop."""
+
+_BUG = backoff.Problem(
+    backoff.Kind.UNKNOWN,
+    reasons.Reason.INTERNAL_ERROR,
+    "The operator met an error of its own. Its log says which: please report it.",
+)
 
 _AFTER_TOO_MANY = dt.timedelta(minutes=1)
 
@@ -78,6 +84,12 @@ class Reconciler:
                 p.namespace_terminating = True
             except kube_errors.KubeError as error:
                 steps.fail(t, p, error.problem)
+                break
+            except Exception:
+                # A bug: it must show in the status and wait like any other failure, not fetch a token every minute.
+                logger.exception("unforeseen key=%s/%s", *p.key)
+                t.queue.unforeseen += 1
+                steps.fail(t, p, _BUG)
                 break
         else:
             logger.error("undecided key=%s/%s decision=%s", *p.key, type(decision).__name__)

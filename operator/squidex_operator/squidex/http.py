@@ -149,10 +149,11 @@ def _translate(host: str, error: Exception, timeout: float) -> errors.SquidexErr
         cause = cause.__cause__ or cause.__context__
     for link in chain:
         if isinstance(link, ssl.SSLCertVerificationError):
+            # aiohttp's own error is one too, but only OpenSSL's says why.
+            why = getattr(link, "verify_message", None) or getattr(link.__cause__, "verify_message", "no reason given")
             return errors.UnclearError(
                 reasons.Reason.TLS_ERROR,
-                f"The certificate of {host} is not trusted ({link.verify_message}). "
-                "Put the CA that signed it in spec.tls.caRef.",
+                f"The certificate of {host} is not trusted ({why}). Put the CA that signed it in spec.tls.caRef.",
             )
         if isinstance(link, ssl.SSLError | aiohttp.ClientSSLError):
             return errors.UnclearError(reasons.Reason.TLS_ERROR, f"No TLS connection to {host} could be made.")
