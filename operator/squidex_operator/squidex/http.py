@@ -4,7 +4,9 @@ Bounded in every direction: time, size of the answer, connections per host; redi
 """
 
 import asyncio
+import dataclasses
 import http.cookiejar
+import re
 import ssl
 import urllib.parse
 from collections.abc import Collection, Mapping
@@ -28,6 +30,16 @@ MAX_BODY = 256 * 1024
 _MAX_CLIENTS = 64
 """Clients kept, one for each set of CA certificates."""
 
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
+
+
+@dataclasses.dataclass
+class _Client:
+    """A client with the requests that are on it: it is closed when it was put out and the last of them is done."""
+
+    client: httpx.AsyncClient
+    in_use: int = 0
+
 
 class Http:
     """Sends requests to Squidex servers. One for the process."""
@@ -38,7 +50,8 @@ class Http:
         self._connections_per_host = connections_per_host
         self._allowed_hosts = frozenset(allowed_hosts)
         self._timeout = timeout
-        self._clients: dict[str, httpx.AsyncClient] = {}
+        self._clients: dict[str, _Client] = {}
+        self._put_out: list[_Client] = []
 
     async def send(
         self,
@@ -57,61 +70,44 @@ class Http:
         Raises:
             SquidexError: where there is no answer, or one that is too large.
         """
-        if problem := urls.check(url, self._allowed_hosts):
+        try:
+            problem = urls.check(url, self._allowed_hosts)
+            parts = urllib.parse.urlsplit(url)
+            httpx.URL(url)
+        except (ValueError, httpx.InvalidURL):
+            raise errors.RejectedError(
+                reasons.Reason.URL_NOT_ALLOWED, "spec.url is not a valid URL. No request was sent. Correct spec.url."
+            ) from None
+        if problem:
             raise errors.RejectedError(problem.reason, problem.message)
-        parts = urllib.parse.urlsplit(url)
         host = f"{parts.scheme}://{parts.netloc}"
+        found = self._client(host, ca)
+        found.in_use += 1
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._exchange(host, method, url, ca, form, headers)
-        except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
+                return await _exchange(found.client, host, method, url, form, headers)
+        except (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             raise _translate(host, error, self._timeout) from None
+        finally:
+            found.in_use -= 1
+            await self._close_unused()
 
     async def close(self) -> None:
         """Close all connections."""
-        clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
-            await client.aclose()
+        clients = [*self._clients.values(), *self._put_out]
+        self._clients, self._put_out = {}, []
+        for found in clients:
+            await found.client.aclose()
 
-    async def _exchange(
-        self,
-        host: str,
-        method: str,
-        url: str,
-        ca: str,
-        form: Mapping[str, str] | None,
-        headers: Mapping[str, str] | None,
-    ) -> answers.Answer:
-        client = self._client(host, ca)
-        async with client.stream(method, url, data=form, headers=headers) as response:
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    raise errors.UnclearError(
-                        reasons.Reason.NOT_SQUIDEX,
-                        f"{host} sent more than {MAX_BODY // 1024} KiB: that is no answer of Squidex.",
-                    )
-            names = {name.lower(): value for name, value in response.headers.items()}
-            return answers.Answer(host, response.status_code, names, bytes(body))
-
-    def _client(self, host: str, ca: str) -> httpx.AsyncClient:
-        if (client := self._clients.get(ca)) is not None:
-            return client
-        try:
-            context = ssl.create_default_context(cadata=ca or None)
-        except ssl.SSLError:
-            raise errors.RejectedError(
-                reasons.Reason.CA_UNAVAILABLE,
-                f"The certificates that spec.tls.caRef names, for {host}, are not valid PEM.",
-            ) from None
-        if len(self._clients) >= _MAX_CLIENTS:
-            # The oldest; its connections end when the requests on them do, and with the process at the latest.
-            self._clients.pop(next(iter(self._clients)))
+    def _client(self, host: str, ca: str) -> _Client:
+        if (found := self._clients.pop(ca, None)) is not None:
+            self._clients[ca] = found  # the one used last is put out last
+            return found
+        context = _context(host, ca)
         # A jar that takes nothing: a load balancer's cookie would pin all clients to one replica.
         jar = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        client = self._clients[ca] = httpx.AsyncClient(
-            transport=httpx_aiohttp.AiohttpTransport(client=lambda: self._session(context)),
+        client = httpx.AsyncClient(
+            transport=httpx_aiohttp.AiohttpTransport(verify=context, client=lambda: self._session(context)),
             timeout=httpx.Timeout(self._timeout),
             follow_redirects=False,
             cookies=jar,
@@ -121,13 +117,56 @@ class Http:
                 "Accept-Encoding": "identity",
             },
         )
-        return client
+        found = self._clients[ca] = _Client(client)
+        if len(self._clients) > _MAX_CLIENTS:
+            self._put_out.append(self._clients.pop(next(iter(self._clients))))
+        return found
+
+    async def _close_unused(self) -> None:
+        for found in [found for found in self._put_out if not found.in_use]:
+            self._put_out.remove(found)
+            await found.client.aclose()
 
     def _session(self, context: ssl.SSLContext) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             ssl=context, limit=0, limit_per_host=self._connections_per_host, resolver=_Resolver()
         )
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
+async def _exchange(
+    client: httpx.AsyncClient,
+    host: str,
+    method: str,
+    url: str,
+    form: Mapping[str, str] | None,
+    headers: Mapping[str, str] | None,
+) -> answers.Answer:
+    async with client.stream(method, url, data=form, headers=headers) as response:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise errors.UnclearError(
+                    reasons.Reason.NOT_SQUIDEX,
+                    f"{host} sent more than {MAX_BODY // 1024} KiB: that is no answer of Squidex.",
+                )
+        names = {name.lower(): value for name, value in response.headers.items()}
+        return answers.Answer(host, response.status_code, names, bytes(body))
+
+
+def _context(host: str, ca: str) -> ssl.SSLContext:
+    # The certificates alone: bundles have comments with the CAs' names in any language, and OpenSSL takes only ASCII.
+    pem = "\n".join(_CERTIFICATE.findall(ca))
+    try:
+        if ca and not pem:
+            raise ssl.SSLError
+        return ssl.create_default_context(cadata=pem or None)
+    except ssl.SSLError:
+        raise errors.RejectedError(
+            reasons.Reason.CA_UNAVAILABLE,
+            f"The certificates that spec.tls.caRef names, for {host}, are not valid PEM.",
+        ) from None
 
 
 class _Resolver(aiohttp.ThreadedResolver):

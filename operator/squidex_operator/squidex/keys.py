@@ -1,10 +1,15 @@
 """The keys that a server signs with (JWKS, RFC 7517): a token whose key has vanished is dead, or about to be."""
 
 import json
+import re
 
 from squidex_operator.squidex import errors, http
 
 KEYS_PATH = "/identity-server/.well-known/jwks"
+
+# They end up in annotations and log lines: no server may put a line break or a novel there.
+KEY_ID = re.compile(r"[\w.+/=:-]{1,128}", re.ASCII)
+_MAX_KEYS = 64
 
 
 async def fetch(sender: http.Http, base_url: str, *, ca: str) -> frozenset[str] | None:
@@ -23,6 +28,6 @@ def parse(body: bytes) -> frozenset[str] | None:
         ids = [key["kid"] for key in keys if key.get("use", "sig") == "sig"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    if not ids or not all(isinstance(key_id, str) and key_id for key_id in ids):
+    if not 0 < len(ids) <= _MAX_KEYS or not all(isinstance(key_id, str) and KEY_ID.fullmatch(key_id) for key_id in ids):
         return None
     return frozenset(ids)

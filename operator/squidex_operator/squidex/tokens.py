@@ -7,7 +7,7 @@ import re
 from squidex_operator.api import reasons
 from squidex_operator.policy import credentials as credentials_policy
 from squidex_operator.policy import jwt, render, schedule
-from squidex_operator.squidex import answers, errors, http
+from squidex_operator.squidex import answers, errors, http, keys
 
 TOKEN_PATH = "/identity-server/connect/token"
 
@@ -79,6 +79,9 @@ def read(answer: answers.Answer, parsed: dict[str, object], *, now: dt.datetime)
         server_now=answer.date.timestamp() if answer.date else None,
         now=now.timestamp(),
     )
+    if claims is not None and not claims.client_id:
+        # Nothing could tell it from a token that somebody pasted into the target (design, decision 18).
+        raise _invalid(answer, "has a token that does not say which client it is for")
     if lifetime < dt.timedelta(seconds=1):
         raise _invalid(answer, "is about a token that has expired already. Is the server's clock right?")
     issued_at = now.replace(microsecond=0)
@@ -94,7 +97,7 @@ def read(answer: answers.Answer, parsed: dict[str, object], *, now: dt.datetime)
 
 def _safe(key_id: str) -> str:
     # It goes into an annotation and a status: a server must not be able to put a token there.
-    return key_id if re.fullmatch(r"[\w.+/=:-]{1,128}", key_id, re.ASCII) else ""
+    return key_id if keys.KEY_ID.fullmatch(key_id) else ""
 
 
 def _invalid(answer: answers.Answer, what: str) -> errors.UnclearError:
