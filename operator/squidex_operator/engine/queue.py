@@ -21,6 +21,8 @@ K = TypeVar("K", bound=Hashable)
 LONGEST_SLEEP = dt.timedelta(minutes=1)
 GRACE = dt.timedelta(seconds=10)
 """How long work may go on when the queue is stopped."""
+_STALE = 64
+"""Entries of the heap that may have been replaced by earlier ones before they are swept out."""
 AFTER_BUG = dt.timedelta(minutes=1)
 """When a key is tried again whose work failed in a way that nobody foresaw."""
 
@@ -52,6 +54,10 @@ class Queue(Generic[K]):
             return
         self._due[key] = at
         heapq.heappush(self._heap, (at, next(self._order), key))
+        if len(self._heap) > 2 * len(self._due) + _STALE:
+            # A key that is woken again and again leaves an entry for its far due time each time.
+            self._heap = [(due, next(self._order), each) for each, due in self._due.items()]
+            heapq.heapify(self._heap)
         self._changed.set()
 
     def forget(self, key: K) -> None:

@@ -1,6 +1,7 @@
 """Bring one SquidexClient to where it should be: observe, decide, act, until there is nothing to do; then report."""
 
 import datetime as dt
+import itertools
 import logging
 
 from squidex_operator.api import names, reasons
@@ -19,6 +20,9 @@ _BUG = backoff.Problem(
     reasons.Reason.INTERNAL_ERROR,
     "The operator met an error of its own. Its log says which: please report it.",
 )
+
+_MOST_CAS = 10
+"""SquidexClients of a server whose CA is tried for the request that asks for its keys."""
 
 _AFTER_TOO_MANY = dt.timedelta(minutes=1)
 
@@ -152,10 +156,14 @@ class Reconciler:
             steps.fail(self._t, p, problem)
 
     def _next_attempt(self, p: steps.Pass) -> dt.datetime | None:
-        """After a failure: its own time, or that of the next look at the credentials."""
-        record = p.record
+        """After a failure: its own time, or that of the next look at the credentials, where that is still to come.
+
+        A look that is due already is what failed, or what waits for something else: to come back for it at once would
+        be a hot loop.
+        """
+        record, now = p.record, self._t.now()
         times = [record.credentials_due, record.failure.next_attempt if record.failure else None]
-        return min((time for time in times if time is not None), default=None)
+        return min((time for time in times if time is not None and time > now), default=now + _AFTER_TOO_MANY)
 
     async def _report(self, p: steps.Pass, stopped: backoff.Problem | None) -> None:
         """Write the status where it has changed, and post an event for each transition."""
@@ -170,8 +178,8 @@ class Reconciler:
         if patch:
             try:
                 body = await t.gateway.patch_status(*p.key, client.uid, patch)
-            except (kube_errors.NotFoundError, kube_errors.StaleError):
-                return  # it is gone, or another one has its name
+            except kube_errors.NotFoundError:
+                return  # it is gone
             except kube_errors.KubeError as error:
                 record.report_failures += 1
                 t.metrics.status_writes.labels(result="failed").inc()
@@ -181,6 +189,8 @@ class Reconciler:
                 return
             record.report_failures = 0
             t.metrics.status_writes.labels(result="written").inc()
+            if t.inventory.records.get(p.key) is not record:
+                return  # deleted meanwhile: the answer must not bring it back
             t.inventory.see_client(body)
         record.refreshed = None
         for kind, reason, message in events:
@@ -231,14 +241,16 @@ class Reconciler:
 
     async def _fetch_keys(self, base_url: str) -> frozenset[str] | None:
         t = self._t
-        for key, record in t.inventory.of_server(base_url):
+        # A copy, because the inventory may change at each await; and not a GET for each of a thousand broken references.
+        for key, record in list(itertools.islice(t.inventory.of_server(base_url), _MOST_CAS)):
             p = steps.Pass(key, record)
             try:
                 ca = await steps.trusted_ca(t, p)
             except (steps.FailedError, kube_errors.KubeError):
                 continue
-            if t.hosts.admit(p.spec.host, servers.ServerKey(base_url), t.now(), fetch=False):
+            server = servers.ServerKey(base_url)
+            if t.hosts.admit(p.spec.host, server, t.now(), fetch=False):
                 return None
-            with t.hosts.request(p.spec.host, servers.ServerKey(base_url)):
+            with t.hosts.request(p.spec.host, server):
                 return await keys.fetch(t.http, base_url, ca=ca)
         return None
