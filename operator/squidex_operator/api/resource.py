@@ -50,7 +50,7 @@ class CredentialsSecretRef(_Model):
 class CARef(_Model):
     """Where the CA certificates (PEM) are that sign the server's certificate."""
 
-    kind: Literal["ConfigMap", "Secret"] = "ConfigMap"
+    kind: Literal["ConfigMap", "Secret"]
     name: str
     key: str = "ca.crt"
 
@@ -64,7 +64,7 @@ class TLS(_Model):
 class Refresh(_Model):
     """When a token is renewed. Without either: at 2/3 of its lifetime."""
 
-    renew_before: Duration | None = None
+    renew_before: Annotated[Duration, pydantic.Field(gt=dt.timedelta())] | None = None
     renew_before_percentage: Annotated[int, pydantic.Field(ge=1, le=90)] | None = None
 
 
@@ -93,6 +93,19 @@ class Spec(_Model):
     probe: Probe = Probe()
     target: Target = Target()
 
+    @pydantic.field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        # Go, Python and httpx do not agree on what else is a URL (a host that IDNA refuses, one with U+2100 in it): what
+        # one of them cannot read must end in a condition, not in an exception somewhere later.
+        if not all("!" <= letter <= "~" for letter in value):
+            raise ValueError("must be printable ASCII: write other letters of a host as xn--, of a path as %XX")
+        try:
+            _ = urllib.parse.urlsplit(value).port
+        except ValueError:
+            raise ValueError("must be an absolute URL such as https://cloud.squidex.io") from None
+        return value
+
     @property
     def base_url(self) -> str:
         """The URL without trailing slashes: Squidex answers 404 to a double slash."""
@@ -115,5 +128,10 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
         return Spec.model_validate(raw)
     except pydantic.ValidationError as error:
         # Not str(error): pydantic repeats the input, and a user may have pasted a secret into the wrong field.
-        lines = [f"spec.{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise ValueError("; ".join(lines)) from None
+        raise ValueError("; ".join(_line(found) for found in error.errors())) from None
+
+
+def _line(found: Mapping[str, Any]) -> str:
+    place = ".".join(["spec", *(str(part) for part in found["loc"])])
+    # Our own words without pydantic's "Value error, " in front.
+    return f"{place}: {found['ctx']['error'] if found['type'] == 'value_error' else found['msg']}"

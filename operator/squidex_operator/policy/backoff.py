@@ -17,6 +17,9 @@ import enum
 
 from squidex_operator.api import reasons
 
+MAX_COUNT = 1_000_000
+"""Failures are not counted further: `status.failures` is an int32, and somebody may have written into it."""
+
 MAX_RETRY_AFTER = dt.timedelta(hours=1)
 """A server may ask for more, but a typo in a proxy's configuration must not stop renewals for a week."""
 
@@ -72,8 +75,9 @@ class Failure:
 def wait(kind: Kind, count: int, draw: float) -> dt.timedelta:
     """How long to wait after the `count`-th failure in a row (from 1). `draw` is random in [0, 1)."""
     pace = _PACES[kind]
-    # 2**30 seconds is past every cap; the bound keeps a count of years from overflowing.
-    delay = min(pace.cap, pace.first * float(2 ** min(count - 1, 30)))
+    # Bounded below: a count that somebody wrote into the status must not make a wait of nothing. Bounded above: 2**30 times
+    # the first wait is past every cap, and the count of a year must not overflow.
+    delay = min(pace.cap, pace.first * float(2 ** min(max(count - 1, 0), 30)))
     return delay * (1 + pace.spread * draw)
 
 
@@ -86,9 +90,16 @@ def next_failure(
     inputs_hash: str,
     draw: float,
 ) -> Failure:
-    """The failure after `previous`, with the time of the next attempt. Another kind of problem starts to count anew."""
-    same = previous is not None and previous.problem.kind is problem.kind
-    streak = previous.count + 1 if previous is not None and same else 1
+    """The failure after `previous`, with the time of the next attempt.
+
+    Another kind of problem starts to count anew; so does another spec, or other credentials: whoever is correcting something
+    does not wait for the mistakes before.
+    """
+    streak = 1
+    if previous is not None and previous.problem.kind is problem.kind and previous.generation == generation:
+        known = previous.inputs_hash and inputs_hash
+        if not known or previous.inputs_hash == inputs_hash:
+            streak = min(max(previous.count, 0), MAX_COUNT) + 1
     delay = wait(problem.kind, streak, draw)
     if problem.retry_after is not None:
         delay = max(delay, min(problem.retry_after, MAX_RETRY_AFTER))

@@ -63,9 +63,16 @@ def same_credentials(o: observed.Observed, spec: resource.Spec) -> bool:
     )
 
 
+def names_another(seen: observed.TargetSeen, client_id: str) -> bool:
+    """Whether the token in the target says that it is another client's. One that does not say is held by its hash alone."""
+    return seen.token_client_id not in ("", client_id)
+
+
 def _missing(_now: dt.datetime, o: observed.Observed, _spec: resource.Spec) -> reasons.Cause | None:
     if target(o) is not None:
         return None
+    if o.former_targets:
+        return reasons.Cause.TARGET_RENAMED
     return reasons.Cause.TARGET_DELETED if published_before(o) else reasons.Cause.FIRST_TOKEN
 
 
@@ -79,16 +86,21 @@ def _damaged(_now: dt.datetime, o: observed.Observed, _spec: resource.Spec) -> r
 def _of_another_client(_now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> reasons.Cause | None:
     # The server would accept it, and yet it is not ours: somebody else's rights in our pods (design, decision 18).
     seen = target(o)
-    if seen is None or seen.opaque or not isinstance(o.credentials, credentials.CredentialsSeen):
+    if seen is None or not isinstance(o.credentials, credentials.CredentialsSeen):
         return None
-    if seen.token_client_id == o.credentials.client_id or render.inputs_of(spec, o.credentials) != seen.inputs_hash:
+    if render.inputs_of(spec, o.credentials) != seen.inputs_hash or not names_another(seen, o.credentials.client_id):
         return None
     return reasons.Cause.TARGET_DAMAGED
 
 
 def _inputs_changed(_now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> reasons.Cause | None:
     seen = target(o)
-    if seen is None or not isinstance(o.credentials, credentials.CredentialsSeen):
+    if seen is None:
+        return None
+    if seen.url != spec.base_url:
+        # Whatever is known of the credentials: it is the token of another server.
+        return reasons.Cause.SPEC_CHANGED
+    if not isinstance(o.credentials, credentials.CredentialsSeen):
         return None
     if render.inputs_of(spec, o.credentials) == seen.inputs_hash or same_credentials(o, spec):
         return None

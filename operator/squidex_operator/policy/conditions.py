@@ -59,7 +59,7 @@ def build(
     status: dict[str, Any] = {
         "observedGeneration": o.client.generation,
         "conditions": [_condition(now, o, kind, finding, previous) for kind, finding in findings.items()],
-        "failures": failure.count if failure else 0,
+        "failures": max(failure.count, 0) if failure else 0,
     }
     if failure:
         status["lastFailureTime"] = render.format_time(failure.at)
@@ -102,7 +102,7 @@ def _ready(now: dt.datetime, o: observed.Observed, stopped: backoff.Problem | No
     if problem is not None and (stopped is not None or problem.reason is _Reason.TARGET_NOT_OWNED):
         return _Finding("False", problem.reason, problem.message)
     because = f" {_with_next_try(o.failure)}" if o.failure else ""
-    if seen is None or not seen.token_intact or seen.expires_at is None:
+    if seen is None or not _is_ours(o, seen) or not seen.token_intact or seen.expires_at is None:
         if problem:
             return _Finding("False", problem.reason, _with_next_try(o.failure))
         return _Finding("False", _Reason.PENDING, "A token is being fetched.")
@@ -111,8 +111,9 @@ def _ready(now: dt.datetime, o: observed.Observed, stopped: backoff.Problem | No
         return _Finding("False", _Reason.TOKEN_EXPIRED, f"The token expired at {until}.{because}")
     if checks.is_refused(o):
         return _Finding("False", _Reason.TOKEN_REFUSED, f"The server refuses the token.{because}")
-    if problem and _for_something_else(o, seen):
-        return _Finding("False", problem.reason, f"The Secret still holds a token for other settings.{because}")
+    if _for_something_else(o, seen):
+        reason = problem.reason if problem else _Reason.PENDING
+        return _Finding("False", reason, f"The Secret still holds a token for other settings.{because}")
     return _Finding("True", _Reason.TOKEN_VALID, f"Secret {seen.name!r} holds a token valid until {until}.")
 
 
@@ -120,11 +121,13 @@ def _for_something_else(o: observed.Observed, seen: observed.TargetSeen) -> bool
     """The token is for another server, or for another client, than the spec asks for now."""
     if o.client.spec is not None and seen.url != o.client.spec.base_url:
         return True
-    return (
-        isinstance(o.credentials, credentials.CredentialsSeen)
-        and not seen.opaque
-        and seen.token_client_id != o.credentials.client_id
+    return isinstance(o.credentials, credentials.CredentialsSeen) and checks.names_another(
+        seen, o.credentials.client_id
     )
+
+
+def _is_ours(o: observed.Observed, seen: observed.TargetSeen) -> bool:
+    return o.client.uid in (seen.client_uid, *seen.owner_uids)
 
 
 def _refresh_failing(failure: backoff.Failure | None, *, has_token: bool) -> _Finding:
@@ -190,13 +193,15 @@ def _token_facts(
         facts["lastRefreshReason"] = str(refreshed.cause)
     else:
         facts |= {k: previous[k] for k in ("lastRefreshTime", "lastRefreshReason") if k in previous}
-    ours = seen is not None and o.client.uid in (seen.client_uid, *seen.owner_uids)
-    if seen is None or not ours:
+    if seen is None or not _is_ours(o, seen):
         # The name stays, so that a target that was renamed is still found when it can be removed.
         return facts | {key: previous[key] for key in ("target", "binding") if key in previous}
     # A former target that is still there keeps its name in the status until it is gone.
     name = o.former_targets[0].name if o.former_targets else seen.name
     facts |= {"target": {"name": name}, "binding": {"name": name}}
+    if not seen.token_intact:
+        # What the annotations of a damaged target say may be anything.
+        return facts
     if seen.issued_at and seen.expires_at:
         facts["issuedAt"] = render.format_time(seen.issued_at)
         facts["expiresAt"] = render.format_time(seen.expires_at)

@@ -1,7 +1,6 @@
 """The client's id and secret, as they stand in a Secret."""
 
 import base64
-import binascii
 import dataclasses
 from collections.abc import Mapping
 
@@ -40,8 +39,9 @@ def read(data: Mapping[str, str] | None, ref: resource.CredentialsSecretRef) -> 
         if raw is None:
             return _incomplete(ref, f"has no key {key!r}")
         try:
-            text = base64.b64decode(raw, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+            # utf-8-sig: some editors begin a file with a byte order mark, which nobody sees.
+            text = base64.b64decode(raw, validate=True).decode("utf-8-sig")
+        except ValueError:
             return _incomplete(ref, f"has a value under {key!r} that is not UTF-8 text")
         value = text.strip()
         if not value:

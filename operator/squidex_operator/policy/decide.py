@@ -15,6 +15,9 @@ TARGET_DELETING_RECHECK = dt.timedelta(seconds=30)
 
 _OF_WRITING = {reasons.Reason.TARGET_CONFLICT, reasons.Reason.TARGET_REFUSED, reasons.Reason.KUBERNETES_ERROR}
 
+_WRONG_TOKEN = {reasons.Cause.TARGET_DAMAGED, reasons.Cause.SPEC_CHANGED, reasons.Cause.CREDENTIALS_CHANGED}
+"""What is in the target is not, or not for certain, the token that is asked for: it must not be written again as if it were."""
+
 
 class Subject(enum.Enum):
     """What can be looked at with one GET."""
@@ -115,6 +118,8 @@ def decide(now: dt.datetime, o: observed.Observed) -> Decision:
         return Blocked(not_owned(o))
     if seen is not None and seen.deleting:
         return Wait(now + TARGET_DELETING_RECHECK)
+    if seen is not None and seen.secret_type not in ("", spec.target.type):
+        return Blocked(other_type(spec, seen))
     if _credentials_doubtful(now, o, spec):
         return Look(Subject.CREDENTIALS)
 
@@ -133,17 +138,30 @@ def decide(now: dt.datetime, o: observed.Observed) -> Decision:
 def is_ours(o: observed.Observed, seen: observed.TargetSeen) -> bool:
     """Whether the Secret in the target's place may be written to.
 
-    It names this SquidexClient, or it is what a deleted SquidexClient left behind (then its token may be used again).
+    It names this SquidexClient, or it is what a deleted SquidexClient left behind (then its token may be used again). While an
+    owner reference still names the other one, it is not left behind: garbage collection is about to delete it, or that
+    SquidexClient lives where this operator does not look.
     """
     if o.client.uid in (seen.client_uid, *seen.owner_uids):
         # An annotation that names another one which lives wins over an owner reference somebody copied.
         return not (o.other_owner and seen.client_uid != o.client.uid)
-    return bool(seen.client_uid) and seen.labelled and not o.other_owner
+    return bool(seen.client_uid) and seen.labelled and not o.other_owner and not seen.owner_uids
+
+
+def is_held(now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> bool:
+    """Whether the next attempt has to wait for the last failure's time."""
+    # A failure of the future: the clock was set back, and its time may be years away.
+    if o.failure is None or not o.failure.at <= now < o.failure.next_attempt:
+        return False
+    return failure_applies(o, spec)
 
 
 def failure_applies(o: observed.Observed, spec: resource.Spec) -> bool:
     """Whether the last failure says anything about the next attempt: not when spec or credentials changed since."""
     if o.failure is None or o.failure.generation != o.client.generation:
+        return False
+    if o.failure.problem.reason is reasons.Reason.TARGET_NOT_OWNED:
+        # Whoever asks has a target that is ours, or none.
         return False
     if isinstance(o.credentials, credentials.CredentialsSeen):
         return o.failure.inputs_hash == render.inputs_of(spec, o.credentials)
@@ -171,7 +189,7 @@ def _acquire(now: dt.datetime, o: observed.Observed, spec: resource.Spec, need: 
         return Look(Subject.CREDENTIALS)
     if isinstance(o.credentials, backoff.Problem):
         return None
-    if failure_applies(o, spec) and o.failure is not None and now < o.failure.next_attempt:
+    if is_held(now, o, spec):
         return None
     inputs = render.inputs_of(spec, o.credentials)
     if o.pending is not None and o.pending.inputs_hash == inputs and now < o.pending.expires_at:
@@ -201,12 +219,13 @@ def _tend(now: dt.datetime, o: observed.Observed, spec: resource.Spec, need: rea
     seen = checks.target(o)
     if seen is None or not seen.token_intact or seen.issued_at is None or seen.expires_at is None:
         return None
-    if not _writing_is_held(now, o, spec) and (cause := _drift(o, spec, seen)):
+    if need not in _WRONG_TOKEN and not _writing_is_held(now, o, spec) and (cause := _drift(o, spec, seen)):
         return Publish(cause, Source.TARGET)
     if need is None:
         for former in o.former_targets:
             return Remove(former)
-    alive = now < seen.expires_at
+    # A token of another server is not shown to this one.
+    alive = now < seen.expires_at and seen.url == spec.base_url
     if alive and o.probe_due is not None and now >= o.probe_due:
         return Probe()
     return None
@@ -214,9 +233,7 @@ def _tend(now: dt.datetime, o: observed.Observed, spec: resource.Spec, need: rea
 
 def _writing_is_held(now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> bool:
     """After a write that failed, the next one waits; a failure of Squidex holds up no repair."""
-    if o.failure is None or o.failure.problem.reason not in _OF_WRITING:
-        return False
-    return failure_applies(o, spec) and now < o.failure.next_attempt
+    return o.failure is not None and o.failure.problem.reason in _OF_WRITING and is_held(now, o, spec)
 
 
 def _drift(o: observed.Observed, spec: resource.Spec, seen: observed.TargetSeen) -> reasons.Cause | None:
@@ -271,10 +288,26 @@ def invalid_spec(error: str) -> backoff.Problem:
 
 def not_owned(o: observed.Observed) -> backoff.Problem:
     """Somebody else's Secret is in the target's place, or will be."""
-    whose = "belongs to another SquidexClient" if o.other_owner or o.claimed else "was not made by the operator"
+    seen = checks.target(o)
+    if o.other_owner or (seen is None and o.claimed):
+        whose = "belongs to another SquidexClient"
+    elif seen is not None and seen.client_uid and seen.owner_uids:
+        whose = "belongs to a SquidexClient that was deleted just now, or that another operator looks after,"
+    else:
+        whose = "was not made by the operator"
     return backoff.Problem(
         backoff.Kind.CLUSTER,
         reasons.Reason.TARGET_NOT_OWNED,
         f"Secret {o.client.target_name!r} {whose} and is left alone. "
         "Choose another spec.target.name, or delete that Secret if nobody needs it.",
+    )
+
+
+def other_type(spec: resource.Spec, seen: observed.TargetSeen) -> backoff.Problem:
+    """A Secret that was left behind has another type, and a Secret's type cannot be changed."""
+    return backoff.Problem(
+        backoff.Kind.CLUSTER,
+        reasons.Reason.TARGET_REFUSED,
+        f"Secret {seen.name!r} is of type {seen.secret_type!r} and spec.target.type is {spec.target.type!r}: a Secret's type "
+        "cannot be changed. Delete the Secret, and it is written anew, or choose another spec.target.name.",
     )

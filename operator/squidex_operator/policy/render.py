@@ -1,7 +1,6 @@
 """The target Secret: what is written to it, and what can be read back from it without keeping the token."""
 
 import base64
-import binascii
 import dataclasses
 import datetime as dt
 import hashlib
@@ -32,16 +31,17 @@ class Grant:
 
 def format_time(time: dt.datetime) -> str:
     """RFC 3339 in UTC, to the second, as Kubernetes writes times."""
-    return time.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime: its %Y writes the year 1 as "1", which no other program reads.
+    return time.astimezone(dt.UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def parse_time(text: object) -> dt.datetime | None:
-    """The time that `format_time` wrote; None for anything else."""
+    """The time that `format_time` wrote, or another RFC 3339 time, in UTC; None for anything else."""
     try:
         parsed = dt.datetime.fromisoformat(str(text))
-    except ValueError:
+        return parsed.astimezone(dt.UTC) if parsed.tzinfo is not None else None
+    except (ValueError, OverflowError):
         return None
-    return parsed if parsed.tzinfo is not None else None
 
 
 def inputs_hash(spec: resource.Spec, client_id: str, secret_uid: str, secret_version: str) -> str:
@@ -164,7 +164,7 @@ def _decode(data: Mapping[str, str]) -> dict[str, str]:
     for key in names.TARGET_KEYS:
         try:
             decoded[key] = base64.b64decode(data[key], validate=True).decode()
-        except (KeyError, TypeError, binascii.Error, UnicodeDecodeError):
+        except (KeyError, TypeError, ValueError):
             continue
     return decoded
 

@@ -35,7 +35,7 @@ def renewal_due(issued_at: dt.datetime, expires_at: dt.datetime, refresh: resour
     At 2/3 of its lifetime, or `renewBefore` its end, or when `renewBeforePercentage` of its lifetime is left; earlier by a
     jitter of up to 5 % of the lifetime (and of up to a tenth of `renewBefore`), so that clients made together do not renew
     together. Always later than `issued_at` and at least `runway` before `expires_at`.
-    A `renewBefore` that is not shorter than the lifetime is passed over: it would renew without end.
+    A `renewBefore` of nine tenths of the lifetime or more is passed over: it would renew without end.
     """
     lifetime = expires_at - issued_at
     before = lifetime / 3
@@ -61,14 +61,15 @@ def lifetime_granted(
         now: our clock, epoch seconds, when the request was sent.
 
     `exp` is measured from the server's own clock, so that a server whose clock is hours off grants what it means to.
-    A lifetime that is not positive means that the token was dead on arrival.
+    A lifetime of zero means that the token was dead on arrival.
     """
     granted = [] if expires_in is None else [expires_in]
     if expires is not None:
         granted.append(expires - (server_now if server_now is not None else now))
     if not granted:
         return ASSUMED_LIFETIME
-    return dt.timedelta(seconds=min(*granted, MAX_LIFETIME.total_seconds()))
+    # Bounded on both sides: a timedelta cannot hold what a server may write.
+    return dt.timedelta(seconds=max(0.0, min(*granted, MAX_LIFETIME.total_seconds())))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,10 +83,14 @@ class Bucket:
     burst: int
     full_at: dt.datetime | None = None
     """When the bucket will be full again, or was."""
+    taken_at: dt.datetime | None = None
+    """When one was last taken."""
 
     def take(self, now: dt.datetime) -> tuple[dt.datetime, "Bucket"]:
         """Reserve one: the time from which it may be used, never before `now`, and the bucket without it."""
         interval = dt.timedelta(seconds=1 / self.rate)
-        full_at = max(now, self.full_at or now)
+        # A clock that was set back takes the bucket along: else nothing would be let through until it is there again.
+        set_back = max(dt.timedelta(), (self.taken_at or now) - now)
+        full_at = max(now, (self.full_at or now) - set_back)
         at = max(now, full_at - interval * (self.burst - 1))
-        return at, dataclasses.replace(self, full_at=full_at + interval)
+        return at, dataclasses.replace(self, full_at=full_at + interval, taken_at=now)

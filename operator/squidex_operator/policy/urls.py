@@ -13,6 +13,12 @@ from squidex_operator.policy import backoff
 
 _CLUSTER_SUFFIXES = (".svc", ".svc.cluster.local")
 _METADATA_HOSTS = {"metadata.google.internal", "metadata", "instance-data"}
+_METADATA_ADDRESSES = {
+    ipaddress.ip_address("fd00:ec2::254"),  # Amazon, on IPv6
+    ipaddress.ip_address("100.100.100.200"),  # Alibaba
+    ipaddress.ip_address("192.0.0.192"),  # Oracle
+}
+"""Those that are not in a link-local range."""
 
 
 def check(url: str, allowed_hosts: Collection[str] = ()) -> backoff.Problem | None:
@@ -22,14 +28,16 @@ def check(url: str, allowed_hosts: Collection[str] = ()) -> backoff.Problem | No
         url: a SquidexClient's `spec.url`.
         allowed_hosts: host names, or `*.example.com` for the names below it; empty allows all.
     """
-    parts = urllib.parse.urlsplit(url)
     try:
+        parts = urllib.parse.urlsplit(url)
         host, _port = (parts.hostname or "").rstrip("."), parts.port
     except ValueError:
-        return _refused("has no valid port")
+        return _refused("has no valid host or port")
     if not host or parts.scheme not in ("http", "https"):
         return _refused("is not an http or https address")
-    if parts.query or parts.fragment or "@" in parts.netloc:
+    if not all("!" <= letter <= "~" for letter in url):
+        return _refused("has letters that are not printable ASCII")
+    if "?" in url or "#" in url or "@" in parts.netloc:
         return _refused("must not carry a query, a fragment, or a user name")
     if parts.scheme == "http" and not (host.endswith(_CLUSTER_SUFFIXES) or is_loopback(host)):
         return _refused(
@@ -43,12 +51,11 @@ def check(url: str, allowed_hosts: Collection[str] = ()) -> backoff.Problem | No
 
 
 def is_link_local(host: str) -> bool:
-    """Whether this is a link-local IP address: where clouds keep their metadata, credentials of the node included."""
+    """Whether this is a link-local or metadata IP address: where clouds keep credentials of the node."""
     address = _address(host)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
-    # fd00:ec2::254 is Amazon's metadata address on IPv6, and not in a link-local range.
-    return address is not None and (address.is_link_local or address == ipaddress.ip_address("fd00:ec2::254"))
+    return address is not None and (address.is_link_local or address in _METADATA_ADDRESSES)
 
 
 def is_loopback(host: str) -> bool:
