@@ -7,6 +7,7 @@ KubeError                     carries a Problem: reason, kind, a message fit for
  +-- ManagerConflictError     409 on apply: another field manager holds a field of ours
  +-- RefusedError             403, 422, another 4xx: the request itself is not wanted
  |    +-- TerminatingError    403: the namespace is going
+ |    +-- NotAllowedError     403: RBAC does not let the operator's ServiceAccount do it
  +-- UnavailableError         401, 429, 5xx, a time-out, no connection: it will pass
 """
 
@@ -62,6 +63,12 @@ class TerminatingError(RefusedError):
     """The namespace is going."""
 
     reason = reasons.Reason.TERMINATING
+
+
+class NotAllowedError(RefusedError):
+    """RBAC does not let the operator do it. The right may come back any moment, and asking again is cheap."""
+
+    kind = backoff.Kind.CLUSTER
 
 
 class UnavailableError(KubeError):

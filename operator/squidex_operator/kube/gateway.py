@@ -28,6 +28,9 @@ PAGE = 500
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 
+_DENIED = re.compile(r' cannot (\w+) resource "([\w./-]+)" in API group "')
+"""RBAC's words. An admission plugin's 403, a quota for example, has others."""
+
 Body = dict[str, Any]
 
 
@@ -196,6 +199,11 @@ def _error(what: str, status: int, headers: Mapping[str, str], answer: Mapping[s
         return errors.UnavailableError(f"{what}: the API server answered HTTP {status}.", retry_after=retry_after)
     if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
         return errors.TerminatingError(f"{what}: the namespace is being deleted.")
+    if status == 403 and (denied := _DENIED.search(str(answer.get("message") or ""))):
+        return errors.NotAllowedError(
+            f"{what}: the operator's ServiceAccount may not {denied[1]} {denied[2]}. "
+            "Install the roles of this version, which are among its manifests."
+        )
     return errors.RefusedError(f"{what}: the API server refuses it (HTTP {status} {reason}){_fields(causes)}.")
 
 
