@@ -5,6 +5,7 @@ import contextlib
 import datetime as dt
 import logging
 import random
+import signal
 from collections.abc import Iterable
 
 from squidex_operator import handlers
@@ -70,13 +71,18 @@ class Process:
             AccessError: no API server is configured.
             Exception: what ended one of the parts.
         """
+        # Kopf takes the signal over when it starts. Until then nobody would: as PID 1 of a container, where the kernel
+        # ignores it, an operator that waits for the API server or the CRD would have to be killed.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.stop.set)
         await self.access.load()
         await self.tools.gateway.open()
         await self.health.start(self._settings.health_listen)
         logger.info("started version=%s health=%d", _version(), self.health.port)
         try:
             await self._start()
-            await self._until_one_ends()
+            if not self.stop.is_set():
+                await self._until_one_ends()
+            logger.info("stopping")
         finally:
             await self._end()
 
@@ -110,10 +116,9 @@ class Process:
         for task in done:
             if error := task.exception():
                 raise error
+            # Kopf ends without an error when it was stopped, by a signal or by `stop`.
             if task is not self._tasks["watch"]:
                 raise health.UnhealthyError(f"{task.get_name()} ended")
-        # Kopf ends without an error when it was stopped, by a signal or by `stop`.
-        logger.info("stopping")
 
     async def _end(self) -> None:
         """Finish what is in work, so that no fetched token is lost; then close."""
