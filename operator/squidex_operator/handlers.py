@@ -71,9 +71,25 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.queueing.idle_timeout = 0.5
     settings.process.ultimate_exiting_timeout = 20
+    settings.persistence.diffbase_storage = _NoDiffBase()
     # In Kopf 1.45 the key is (version, plural); 'v1/secrets' would match nothing, silently, and watch every Secret.
     settings.watching.label_selectors["v1", "secrets"] = names.LABEL_ROLE
     return settings
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Kopf copies every object to see what has changed in it; nothing here asks."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Nothing to compare."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        """Nothing is kept."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is kept."""
 
 
 class _Backoffs:

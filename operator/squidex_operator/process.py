@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from squidex_operator import handlers
 from squidex_operator import settings as settings_module
 from squidex_operator.api import reasons, resource
-from squidex_operator.engine import clock, hosts, inventory, queue, reconcile, servers, tools, watch
+from squidex_operator.engine import clock, hosts, inventory, queue, reconcile, servers, tools, trust, watch
 from squidex_operator.kube import access as access_module
 from squidex_operator.kube import errors as kube_errors
 from squidex_operator.kube import gateway as gateway_module
@@ -40,9 +40,11 @@ class Process:
         wall = clock.WallClock()
         keys: queue.Queue[tools.QueueKey] = queue.Queue(wall)
         limits = hosts.HostLimits(settings.host_rate, settings.host_burst, settings.host_concurrency)
+        gateway = gateway_module.Gateway(self.access)
         self.tools = tools.Tools(
             clock=wall,
-            gateway=gateway_module.Gateway(self.access),
+            gateway=gateway,
+            trust=trust.Trust(gateway),
             http=http.Http(connections_per_host=settings.host_concurrency, allowed_hosts=settings.allowed_hosts),
             inventory=seen,
             queue=keys,

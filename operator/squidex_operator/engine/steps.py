@@ -1,13 +1,12 @@
 """The steps that a decision can ask for: look, fetch, publish, probe, remove. Each does one thing and records what it saw."""
 
-import base64
 import dataclasses
 import datetime as dt
 import logging
 import time
 
 from squidex_operator.api import names, reasons, resource
-from squidex_operator.engine import inventory, tools
+from squidex_operator.engine import inventory, tools, trust
 from squidex_operator.kube import errors as kube_errors
 from squidex_operator.policy import backoff, conditions, decide, observed, render, schedule
 from squidex_operator.policy import credentials as credentials_policy
@@ -84,16 +83,19 @@ async def fetch(t: tools.Tools, p: Pass, cause: reasons.Cause) -> None:
         raise NotYetError(at)
     if p.credentials is None:
         await _look_at_credentials(t, p)
-    found, seen = p.credentials, record.credentials
-    if found is None or not isinstance(seen, credentials_policy.CredentialsSeen):
-        return  # they went meanwhile: decide again
     ca = await trusted_ca(t, p)
+    found, seen = p.credentials, record.credentials
+    if p.spec != spec or found is None or not isinstance(seen, credentials_policy.CredentialsSeen):
+        return  # they went meanwhile, or are for another server now: decide again
+    # Asked again, because others were let in meanwhile: from here on nothing waits until the request is counted.
+    if at := t.hosts.admit(host, p.key, t.now(), fetch=True):
+        raise NotYetError(at)
     _, record.fetches = record.fetches.take(t.now())
     # The pending token of other credentials, or of another spec, is of no use any more.
     record.pending = None
     with t.hosts.request(host, p.key):
-        grant = await _request_token(t, p, found, cause, ca)
-        verdict = await _first_probe(t, p, grant, ca)
+        grant = await _request_token(t, spec, found, cause, ca)
+        verdict = await _first_probe(t, spec, grant, found.client_id, ca)
     if verdict is not None and verdict[0] is observed.Verdict.REFUSED:
         raise FailedError(
             backoff.Problem(
@@ -117,7 +119,8 @@ async def publish(t: tools.Tools, p: Pass, step: decide.Publish) -> None:
         body = await _get_target(t, p, name)
         read = render.read_grant(body) if body is not None else None
         if body is None or read is None:
-            return  # it changed meanwhile: decide again
+            p.target = observed.UNKNOWN
+            return  # it changed meanwhile: look again, decide again
         grant, inputs = read, render.read_target(body).inputs_hash
         if isinstance(record.credentials, credentials_policy.CredentialsSeen):
             inputs = render.inputs_of(spec, record.credentials)
@@ -134,9 +137,10 @@ async def publish(t: tools.Tools, p: Pass, step: decide.Publish) -> None:
     cause = pending.cause if pending is not None else step.cause
     logger.info("published key=%s/%s secret=%s cause=%s token=%r", *p.key, record.client.target_name, cause, grant)
     until = render.format_time(grant.expires_at)
-    p.events.append(
-        ("Normal", str(cause), f"Wrote a token valid until {until} to Secret {record.client.target_name!r}.")
-    )
+    if not (cause is reasons.Cause.FIRST_TOKEN and record.failure is None):
+        # A first token that comes at once is no news: the conditions say it, and a thousand of them would be a flood.
+        text = f"Wrote a token valid until {until} to Secret {record.client.target_name!r}."
+        p.events.append(("Normal", str(cause), text))
     if pending is None:
         return
     seen = t.inventory.targets[p.target_key]
@@ -155,8 +159,12 @@ async def remove(t: tools.Tools, p: Pass, former: observed.TargetSeen) -> None:
         await t.gateway.delete_secret(
             p.key.namespace, former.name, uid=former.uid, resource_version=former.resource_version
         )
-    except (kube_errors.NotFoundError, kube_errors.StaleError):
+    except kube_errors.NotFoundError:
+        pass
+    except kube_errors.StaleError:
         logger.info("former target changed meanwhile key=%s/%s secret=%s", *p.key, former.name)
+        await _get_target(t, p, former.name)
+        return  # decide again by what it is now
     t.inventory.forget_secret(inventory.Key(p.key.namespace, former.name), former.uid)
 
 
@@ -175,6 +183,9 @@ async def ask(t: tools.Tools, p: Pass) -> None:
     if isinstance(record.credentials, credentials_policy.CredentialsSeen):
         client_id = record.credentials.client_id
     ca = await trusted_ca(t, p)
+    if at := t.hosts.admit(spec.host, p.key, t.now(), fetch=False):
+        record.probe_due = at
+        raise NotYetError(at)
     with t.hosts.request(spec.host, p.key):
         verdict, message = await probe.ask(
             t.http, spec.base_url, grant, mode=spec.probe.mode, client_id=client_id, ca=ca
@@ -229,20 +240,25 @@ def fail(t: tools.Tools, p: Pass, problem: backoff.Problem) -> None:
 
 
 async def _look_at_target(t: tools.Tools, p: Pass) -> None:
-    body = await _get_target(t, p, record_name := p.record.client.target_name)
-    if body is None:
-        t.inventory.forget_secret(inventory.Key(p.key.namespace, record_name))
+    body = await _get_target(t, p, p.record.client.target_name)
     p.target = None if body is None else render.read_target(body)
 
 
 async def _get_target(t: tools.Tools, p: Pass, name: str) -> dict[str, object] | None:
+    key = inventory.Key(p.key.namespace, name)
+    known = t.inventory.known_secret(key)
     try:
         body = await t.gateway.get_secret(p.key.namespace, name)
     except kube_errors.NotFoundError:
-        t.inventory.forget_secret(inventory.Key(p.key.namespace, name))
+        if known is not None:
+            # The one that was known; one that came meanwhile is another.
+            t.inventory.forget_secret(key, *known)
         return None
-    if names.LABEL_ROLE in (body["metadata"].get("labels") or {}):
+    metadata = body["metadata"]
+    if names.LABEL_ROLE in (metadata.get("labels") or {}):
         t.inventory.see_secret(body)
+    else:
+        t.inventory.forget_secret(key, metadata["uid"], metadata["resourceVersion"])
     return body
 
 
@@ -282,41 +298,24 @@ async def _look_at_credentials(t: tools.Tools, p: Pass) -> None:
 
 async def trusted_ca(t: tools.Tools, p: Pass) -> str:
     """The CA certificates of `spec.tls.caRef`, PEM; empty for the system's."""
-    tls = p.spec.tls
-    if tls is None:
-        return ""
-    ref = tls.ca_ref
     try:
-        if ref.kind == "ConfigMap":
-            body = await t.gateway.get_config_map(p.key.namespace, ref.name)
-            text = (body.get("data") or {}).get(ref.key) or ""
-        else:
-            body = await t.gateway.get_secret(p.key.namespace, ref.name)
-            text = base64.b64decode((body.get("data") or {}).get(ref.key) or "").decode()
-    except (kube_errors.NotFoundError, ValueError):
-        text = ""
-    if "-----BEGIN CERTIFICATE-----" in text:
-        return text
-    raise FailedError(
-        backoff.Problem(
-            backoff.Kind.CLUSTER,
-            reasons.Reason.CA_UNAVAILABLE,
-            f"{ref.kind} {ref.name!r} does not exist, or has no PEM certificates under {ref.key!r}. "
-            "Correct spec.tls.caRef, or create it.",
-        )
-    )
+        return await t.trust.get(p.key.namespace, p.spec.tls, t.now())
+    except trust.UnavailableCAError as error:
+        raise FailedError(error.problem) from None
 
 
 async def _request_token(
-    t: tools.Tools, p: Pass, found: credentials_policy.Credentials, cause: reasons.Cause, ca: str
+    t: tools.Tools, spec: resource.Spec, found: credentials_policy.Credentials, cause: reasons.Cause, ca: str
 ) -> render.Grant:
-    host = p.spec.host
+    host = spec.host
     started = time.perf_counter()
     try:
-        fetched = await tokens.fetch(t.http, p.spec.base_url, found, p.spec.scope, ca=ca, now=t.now())
+        fetched = await tokens.fetch(t.http, spec.base_url, found, spec.scope, ca=ca, now=t.now())
     except squidex_errors.SquidexError as error:
         t.metrics.token_requests.labels(cause=cause, result=error.problem.reason).inc()
         t.hosts.note(host, error.problem, t.now())
+        if error.problem.reason is reasons.Reason.TLS_ERROR:
+            t.trust.forget(p.key.namespace, p.spec.tls)
         raise FailedError(error.problem) from None
     finally:
         t.metrics.token_request_seconds.observe(time.perf_counter() - started)
@@ -329,12 +328,13 @@ async def _request_token(
     return fetched.grant
 
 
-async def _first_probe(t: tools.Tools, p: Pass, grant: render.Grant, ca: str) -> tuple[observed.Verdict, str] | None:
-    mode = p.spec.probe.mode
+async def _first_probe(
+    t: tools.Tools, spec: resource.Spec, grant: render.Grant, client_id: str, ca: str
+) -> tuple[observed.Verdict, str] | None:
+    mode = spec.probe.mode
     if mode == "Off":
         return None
-    client_id = p.credentials.client_id if p.credentials else grant.client_id
-    verdict = await probe.ask(t.http, p.spec.base_url, grant, mode=mode, client_id=client_id, ca=ca)
+    verdict = await probe.ask(t.http, spec.base_url, grant, mode=mode, client_id=client_id, ca=ca)
     t.metrics.probes.labels(result=verdict[0].value).inc()
     return verdict
 

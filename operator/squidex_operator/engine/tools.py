@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 
 from squidex_operator.engine import clock as clock_module
-from squidex_operator.engine import hosts, inventory, queue, servers
+from squidex_operator.engine import hosts, inventory, queue, servers, trust
 from squidex_operator.kube import gateway
 from squidex_operator.observe import metrics
 from squidex_operator.policy import credentials as credentials_policy
@@ -27,6 +27,7 @@ class Tools:
     queue: "queue.Queue[QueueKey]"
     hosts: hosts.Hosts
     servers: servers.Servers
+    trust: trust.Trust
     metrics: metrics.Metrics
     draw: Callable[[], float]
     """Random in [0, 1): for backoff."""
