@@ -224,6 +224,9 @@ def fail(t: tools.Tools, p: Pass, problem: backoff.Problem) -> None:
         draw=t.draw(),
     )
     t.metrics.failures.labels(reason=problem.reason).inc()
+    if problem.reason is reasons.Reason.TLS_ERROR and record.client.spec is not None:
+        # The certificates may have been replaced since they were read.
+        t.trust.forget(p.key.namespace, record.client.spec.tls)
     if problem.reason is reasons.Reason.NEW_TOKEN_REFUSED and record.probe_due is not None:
         record.probe_due = record.failure.next_attempt
     if t.inventory.watched_credentials(record.client) is None and problem.kind is backoff.Kind.PERMANENT:
@@ -314,8 +317,6 @@ async def _request_token(
     except squidex_errors.SquidexError as error:
         t.metrics.token_requests.labels(cause=cause, result=error.problem.reason).inc()
         t.hosts.note(host, error.problem, t.now())
-        if error.problem.reason is reasons.Reason.TLS_ERROR:
-            t.trust.forget(p.key.namespace, p.spec.tls)
         raise FailedError(error.problem) from None
     finally:
         t.metrics.token_request_seconds.observe(time.perf_counter() - started)
