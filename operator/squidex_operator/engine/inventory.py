@@ -80,21 +80,24 @@ class Inventory:
         self._by_uid: dict[str, Key] = {}
         self._by_target: collections.defaultdict[Key, set[Key]] = collections.defaultdict(set)
         self._by_credentials: collections.defaultdict[Key, set[Key]] = collections.defaultdict(set)
-        self._targets_of: collections.defaultdict[str, set[Key]] = collections.defaultdict(set)
+        self._gone: collections.OrderedDict[str, str] = collections.OrderedDict()
+        """uid -> version of what went: a list or an answer that was under way must not bring it back."""
 
     def see_client(self, body: Mapping[str, Any]) -> set[Key]:
         """A SquidexClient as it is now. Nothing is concerned by what others wrote to its status or metadata."""
         client = read_client(body)
         key = Key(client.namespace, client.name)
         record = self.records.get(key)
+        if record is not None and not _is_newer(client.resource_version, record.client.resource_version):
+            return set()
+        if self._is_gone(client.uid, client.resource_version):
+            return set()
         if record is None or record.client.uid != client.uid:
             self.forget_client(key)
             self.records[key] = self._new_record(client)
             self._index(key, client)
             return {key}
         old = record.client
-        if not _is_newer(client.resource_version, old.resource_version):
-            return set()
         self._unindex(key, old)
         record.client = client
         self._index(key, client)
@@ -104,11 +107,14 @@ class Inventory:
             record.credentials_due = record.probe_due = None
         return {key} if changed else set()
 
-    def forget_client(self, key: Key, uid: str | None = None) -> bool:
-        """A SquidexClient that is gone. With a uid: that one, not its successor. True where one was known."""
+    def forget_client(self, key: Key, uid: str | None = None, version: str = "") -> bool:
+        """A SquidexClient that is gone, at that version. With a uid: that one, not its successor. True where one was known."""
         record = self.records.get(key)
+        if version and uid:
+            self._note_gone(uid, version)
         if record is None or (uid is not None and record.client.uid != uid):
             return False
+        self._note_gone(record.client.uid, record.client.resource_version)
         self._unindex(key, record.client)
         del self.records[key]
         return True
@@ -117,25 +123,32 @@ class Inventory:
         """A Secret with a role, as it is now."""
         metadata = body["metadata"]
         key = Key(metadata["namespace"], metadata["name"])
-        if (metadata.get("labels") or {}).get(names.LABEL_ROLE) == names.ROLE_CREDENTIALS:
-            return self._drop_target(key) | self._see_credentials(key, metadata["uid"], metadata["resourceVersion"])
-        old = self.targets.get(key)
-        if old and old.uid == metadata["uid"] and not _is_newer(metadata["resourceVersion"], old.resource_version):
+        uid, version = metadata["uid"], metadata["resourceVersion"]
+        known = self.known_secret(key)
+        if (known is not None and not _is_newer(version, known[1])) or self._is_gone(uid, version):
             return set()
+        if (metadata.get("labels") or {}).get(names.LABEL_ROLE) == names.ROLE_CREDENTIALS:
+            return self._drop_target(key) | self._see_credentials(key, uid, version)
         concerned = self._drop_target(key) | self._forget_credentials(key)
         seen = self.targets[key] = render.read_target(body)
-        self._targets_of[seen.client_uid].add(key)
         return concerned | self._concerned_by(key, seen)
 
-    def forget_secret(self, key: Key, uid: str | None = None) -> set[Key]:
-        """A Secret that is gone, or that lost its role. With a uid: that one, not its successor."""
-        old = self.targets.get(key)
-        if old is not None and uid is not None and old.uid != uid:
+    def forget_secret(self, key: Key, uid: str | None = None, version: str = "") -> set[Key]:
+        """A Secret that is gone, or that lost its role, at that version. With a uid: that one, not its successor."""
+        if version and uid:
+            self._note_gone(uid, version)
+        known = self.known_secret(key)
+        if known is None or (uid is not None and known[0] != uid):
             return set()
-        known = self._credentials.get(key)
-        if known is not None and uid is not None and known[0] != uid:
-            return set()
+        if version and is_older(version, known[1]):
+            return set()  # it has its role again, we know already
+        self._note_gone(*known)
         return self._drop_target(key) | self._forget_credentials(key)
+
+    def known_secret(self, key: Key) -> tuple[str, str] | None:
+        """uid and resourceVersion of a Secret with a role."""
+        seen = self.targets.get(key)
+        return (seen.uid, seen.resource_version) if seen is not None else self._credentials.get(key)
 
     def watched_credentials(self, client: observed.Client) -> tuple[str, str] | None:
         """uid and resourceVersion of a client's credentials Secret, where it is labelled."""
@@ -174,6 +187,17 @@ class Inventory:
             if record.client.spec is not None and record.client.spec.base_url == base_url:
                 yield key, record
 
+    def _note_gone(self, uid: str, version: str) -> None:
+        if not self._is_gone(uid, version):
+            self._gone[uid] = version
+            self._gone.move_to_end(uid)
+        if len(self._gone) > _GONE_KEPT:
+            self._gone.popitem(last=False)
+
+    def _is_gone(self, uid: str, version: str) -> bool:
+        gone_at = self._gone.get(uid)
+        return gone_at is not None and not _is_newer(version, gone_at)
+
     def _new_record(self, client: observed.Client) -> Record:
         limits = self._limits
         return Record(
@@ -184,12 +208,9 @@ class Inventory:
         )
 
     def _see_credentials(self, key: Key, uid: str, version: str) -> set[Key]:
-        old = self._credentials.get(key)
-        if old is not None and old[0] == uid and not _is_newer(version, old[1]):
-            return set()
         self._credentials[key] = (uid, version)
         concerned = set()
-        for client_key in self._by_credentials[key]:
+        for client_key in self._by_credentials.get(key, ()):
             record = self.records[client_key]
             known = record.credentials
             if isinstance(known, credentials_policy.CredentialsSeen) and (known.uid, known.resource_version) == (
@@ -206,7 +227,7 @@ class Inventory:
     def _forget_credentials(self, key: Key) -> set[Key]:
         if self._credentials.pop(key, None) is None:
             return set()
-        concerned = set(self._by_credentials[key])
+        concerned = set(self._by_credentials.get(key, ()))
         for client_key in concerned:
             self.records[client_key].credentials_due = _AT_ONCE
         return concerned
@@ -215,9 +236,6 @@ class Inventory:
         old = self.targets.pop(key, None)
         if old is None:
             return set()
-        self._targets_of[old.client_uid].discard(key)
-        if not self._targets_of[old.client_uid]:
-            del self._targets_of[old.client_uid]
         return self._concerned_by(key, old)
 
     def _concerned_by(self, key: Key, seen: observed.TargetSeen) -> set[Key]:
@@ -241,6 +259,9 @@ class Inventory:
             if not index[Key(client.namespace, name)]:
                 del index[Key(client.namespace, name)]
 
+
+_GONE_KEPT = 4096
+"""More than goes while a list is under way."""
 
 _AT_ONCE = dt.datetime.min.replace(tzinfo=dt.UTC)
 
@@ -292,11 +313,13 @@ def failure_from(client: observed.Client) -> backoff.Failure | None:
     )
 
 
+def is_older(version: str, known: str) -> bool:
+    """Whether a resourceVersion is older. Kubernetes guarantees since 1.35 that they are numbers that grow (KEP-5504)."""
+    return version.isdigit() and known.isdigit() and int(version) < int(known)
+
+
 def _is_newer(version: str, known: str) -> bool:
-    """Whether a resourceVersion is newer. Kubernetes guarantees since 1.35 that they are numbers that grow (KEP-5504)."""
-    if version.isdigit() and known.isdigit():
-        return int(version) > int(known)
-    return version != known
+    return version != known and not is_older(version, known)
 
 
 def _plain(value: Any) -> Any:

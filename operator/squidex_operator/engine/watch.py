@@ -27,6 +27,10 @@ class SilentWatchError(Exception):
     """The watch does not report what the API server has."""
 
 
+class RestoredError(Exception):
+    """The API server has an older state than it had: its store was restored from a backup."""
+
+
 class Watch:
     """What Kopf's handlers report to, and what the lists are compared with."""
 
@@ -55,7 +59,7 @@ class Watch:
         """A SquidexClient was added, changed or deleted, says the watch."""
         key, uid = self._heard_of(CLIENT, kind, body)
         if kind == "DELETED":
-            self._forget_client(key, uid)
+            self._forget_client(key, uid, _version(body))
             return
         for concerned in self._t.inventory.see_client(body):
             self._t.queue.wake(concerned)
@@ -64,7 +68,7 @@ class Watch:
         """A Secret with a role was added, changed or deleted (or lost its role), says the watch."""
         key, uid = self._heard_of(SECRET, kind, body)
         seen = self._t.inventory
-        for concerned in seen.forget_secret(key, uid) if kind == "DELETED" else seen.see_secret(body):
+        for concerned in seen.forget_secret(key, uid, _version(body)) if kind == "DELETED" else seen.see_secret(body):
             self._t.queue.wake(concerned)
 
     async def relist(self) -> Versions:
@@ -79,15 +83,13 @@ class Watch:
             async for body in t.gateway.list_secrets(namespace):
                 key = _key(body)
                 secrets.add(key)
-                if known_secrets.get(key) != body["metadata"]["resourceVersion"]:
-                    missed[SECRET, key] = body["metadata"]["resourceVersion"]
+                _compare(SECRET, key, known_secrets.get(key), _version(body), missed)
                 self._wake(t.inventory.see_secret(body))
         for namespace in self._namespaces:
             async for body in t.gateway.list_clients(namespace):
                 key = _key(body)
                 clients.add(key)
-                if known_clients.get(key) != body["metadata"]["resourceVersion"]:
-                    missed[CLIENT, key] = body["metadata"]["resourceVersion"]
+                _compare(CLIENT, key, known_clients.get(key), _version(body), missed)
                 self._wake(t.inventory.see_client(body))
         self._forget_gone(known_clients, clients, known_secrets, secrets)
         return missed
@@ -97,6 +99,7 @@ class Watch:
 
         Raises:
             SilentWatchError: the watch is dead.
+            RestoredError: nothing that is known of the cluster can be relied on.
         """
         while True:
             await asyncio.sleep(self._interval.total_seconds())
@@ -110,7 +113,11 @@ class Watch:
                 continue
             if missed:
                 await asyncio.sleep(self._grace.total_seconds())
-            unheard = [which for which in missed if self._heard.get(which) == before.get(which)]
+            unheard = [
+                which
+                for which, version in missed.items()
+                if self._heard.get(which) == before.get(which) and self._heard.get(which) != version
+            ]
             if unheard:
                 self._t.metrics.missed_events.inc(len(unheard))
                 kind, key = unheard[0]
@@ -128,14 +135,15 @@ class Watch:
         metadata = body["metadata"]
         assert isinstance(metadata, dict)  # noqa: S101 - for the type checker
         key = inventory_module.Key(metadata["namespace"], metadata["name"])
-        version = metadata.get("resourceVersion", "")
+        version = _version(body)
         self._heard[what, key] = f"{_DELETED}{version}" if kind == "DELETED" else version
         self.heard_at = self._t.now()
         return key, metadata.get("uid", "")
 
-    def _forget_client(self, key: inventory_module.Key, uid: str) -> None:
-        if self._t.inventory.forget_client(key, uid):
+    def _forget_client(self, key: inventory_module.Key, uid: str | None = None, version: str = "") -> None:
+        if self._t.inventory.forget_client(key, uid, version):
             self._t.queue.forget(key)
+            self._t.hosts.forget(key)
 
     def _forget_gone(
         self,
@@ -153,12 +161,26 @@ class Watch:
         for key in known_clients.keys() - clients:
             if now_clients.get(key) == known_clients[key]:
                 self._heard.pop((CLIENT, key), None)
-                if self._t.inventory.forget_client(key):
-                    self._t.queue.forget(key)
+                self._forget_client(key)
 
     def _wake(self, keys: set[inventory_module.Key]) -> None:
         for key in keys:
             self._t.queue.wake(key)
+
+
+def _compare(what: str, key: inventory_module.Key, known: str | None, listed: str, missed: Versions) -> None:
+    if known is not None and inventory_module.is_older(listed, known):
+        # A list gives the newest state there is (https://kubernetes.io/docs/reference/using-api/api-concepts/), so this
+        # is proof; and all that is known would hold off what is really there.
+        raise RestoredError(f"{what} {key} is older in the API server than it was: was etcd restored from a backup?")
+    if known != listed:
+        missed[what, key] = listed
+
+
+def _version(body: dict[str, object]) -> str:
+    metadata = body["metadata"]
+    assert isinstance(metadata, dict)  # noqa: S101 - for the type checker
+    return str(metadata.get("resourceVersion", ""))
 
 
 def _key(body: dict[str, object]) -> inventory_module.Key:
