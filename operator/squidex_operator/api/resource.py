@@ -27,6 +27,18 @@ def _parse_duration(value: object) -> dt.timedelta:
     return parsed
 
 
+def _longer_than_zero(value: dt.timedelta) -> dt.timedelta:
+    if value <= dt.timedelta():
+        raise ValueError("must be longer than zero")
+    return value
+
+
+def _at_least_a_minute(value: dt.timedelta) -> dt.timedelta:
+    if value < dt.timedelta(minutes=1):
+        raise ValueError("must be at least 1m")
+    return value
+
+
 Duration = Annotated[dt.timedelta, pydantic.BeforeValidator(_parse_duration)]
 """A Go-style duration (`72h`, `10m`), read as a timedelta."""
 
@@ -64,7 +76,7 @@ class TLS(_Model):
 class Refresh(_Model):
     """When a token is renewed. Without either: at 2/3 of its lifetime."""
 
-    renew_before: Annotated[Duration, pydantic.Field(gt=dt.timedelta())] | None = None
+    renew_before: Annotated[Duration, pydantic.AfterValidator(_longer_than_zero)] | None = None
     renew_before_percentage: Annotated[int, pydantic.Field(ge=1, le=90)] | None = None
 
 
@@ -72,7 +84,7 @@ class Probe(_Model):
     """How the server is asked whether it still accepts the token."""
 
     mode: Literal["Auto", "App", "Languages", "Off"] = "Auto"
-    interval: Annotated[Duration, pydantic.Field(ge=dt.timedelta(minutes=1))] = dt.timedelta(hours=1)
+    interval: Annotated[Duration, pydantic.AfterValidator(_at_least_a_minute)] = dt.timedelta(hours=1)
 
 
 class Target(_Model):

@@ -104,7 +104,13 @@ def _inputs_changed(_now: dt.datetime, o: observed.Observed, spec: resource.Spec
         return None
     if render.inputs_of(spec, o.credentials) == seen.inputs_hash or same_credentials(o, spec):
         return None
-    return reasons.Cause.SPEC_CHANGED if spec_changed(o) else reasons.Cause.CREDENTIALS_CHANGED
+    # After an attempt that failed, the edit is reported on already: then the Secret is the same, so it was the spec.
+    same_secret = o.fetched_with is not None and _version(o.fetched_with) == _version(o.credentials)
+    return reasons.Cause.SPEC_CHANGED if same_secret or spec_changed(o) else reasons.Cause.CREDENTIALS_CHANGED
+
+
+def _version(seen: credentials.CredentialsSeen) -> tuple[str, str]:
+    return seen.uid, seen.resource_version
 
 
 def _expired(now: dt.datetime, o: observed.Observed, _spec: resource.Spec) -> reasons.Cause | None:

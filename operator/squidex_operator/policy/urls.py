@@ -5,6 +5,7 @@ create a SquidexClient must not be able to make the operator send a secret where
 """
 
 import ipaddress
+import re
 import urllib.parse
 from collections.abc import Collection
 
@@ -12,6 +13,8 @@ from squidex_operator.api import reasons
 from squidex_operator.policy import backoff
 
 _CLUSTER_SUFFIXES = (".svc", ".svc.cluster.local")
+# A name, an address, or an IPv6 address with its zone. Anything else, a backslash above all, other parsers read otherwise.
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f.:]+(%[a-z0-9._-]+)?")
 _METADATA_HOSTS = {"metadata.google.internal", "metadata", "instance-data"}
 _METADATA_ADDRESSES = {
     ipaddress.ip_address("fd00:ec2::254"),  # Amazon, on IPv6
@@ -35,6 +38,8 @@ def check(url: str, allowed_hosts: Collection[str] = ()) -> backoff.Problem | No
         return _refused("has no valid host or port")
     if not host or parts.scheme not in ("http", "https"):
         return _refused("is not an http or https address")
+    if not _HOST.fullmatch(host):
+        return _refused("has no valid host or port")
     if not all("!" <= letter <= "~" for letter in url):
         return _refused("has letters that are not printable ASCII")
     if "?" in url or "#" in url or "@" in parts.netloc:
