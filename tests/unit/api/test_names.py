@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from squidex_operator.api import names
 
 

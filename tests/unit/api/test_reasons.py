@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import enum
 import re
+from typing import TYPE_CHECKING
 
 import pytest
+
 from squidex_operator.api import reasons
+
+if TYPE_CHECKING:
+    import enum
 
 
 @pytest.mark.parametrize("words", [reasons.ConditionType, reasons.Reason, reasons.Cause], ids=lambda e: e.__name__)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pydantic
 import pytest
+
 from squidex_operator.api import resource
 
 MINIMAL = {"credentialsSecretRef": {"name": "keys"}}

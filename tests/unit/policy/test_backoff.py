@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+
 from squidex_operator.api import reasons
 from squidex_operator.policy import backoff
-
 from tests.unit.policy import situation
 
 NOW = situation.NOW

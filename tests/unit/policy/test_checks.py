@@ -7,9 +7,9 @@ import datetime as dt
 from typing import Any
 
 import pytest
+
 from squidex_operator.api import reasons
 from squidex_operator.policy import checks, credentials, observed
-
 from tests.unit.policy import situation
 
 NOW = situation.NOW
@@ -78,7 +78,7 @@ EDITED = client(generation=2)
             id="the credentials' version changed, and nothing says that only metadata did",
         ),
         pytest.param(
-            {"credentials": TOUCHED, "fetched_with": OTHER},
+            {"credentials": TOUCHED, "fetched_with": dataclasses.replace(OTHER, resource_version="5")},
             Cause.CREDENTIALS_CHANGED,
             id="the credentials' version changed, and the token was fetched with others",
         ),

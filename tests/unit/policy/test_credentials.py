@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
+
 from squidex_operator.api import reasons, resource
 from squidex_operator.policy import backoff, credentials
 

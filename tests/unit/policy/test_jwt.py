@@ -6,8 +6,8 @@ import base64
 import json
 
 import pytest
-from squidex_operator.policy import jwt
 
+from squidex_operator.policy import jwt
 from tests.unit.policy import situation
 
 

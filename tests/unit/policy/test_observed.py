@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import pytest
-from squidex_operator.policy import observed
 
 from tests.unit.policy import situation
+
+if TYPE_CHECKING:
+    from squidex_operator.policy import observed
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import datetime as dt
 from typing import Any
 
 import pytest
+
 from squidex_operator.api import names
 from squidex_operator.policy import observed, render
-
 from tests.unit.policy import situation
 
 NOW = situation.NOW

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+
 from squidex_operator.api import resource
 from squidex_operator.policy import schedule
-
 from tests.unit.policy import situation
 
 NOW = situation.NOW

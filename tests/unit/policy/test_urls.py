@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from squidex_operator.api import reasons
 from squidex_operator.policy import backoff, urls
 
