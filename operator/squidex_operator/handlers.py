@@ -30,7 +30,7 @@ def build_registry(listener: Listener, access: access_module.Access) -> kopf.Ope
     """The handlers, in a registry of their own."""
     registry = kopf.OperatorRegistry()
 
-    @kopf.on.login(registry=registry)
+    @kopf.on.login(registry=registry, backoff=5)
     async def login(**_: Any) -> kopf.ConnectionInfo:
         # Called at the start, and again after each 401: the token may have been replaced on disk.
         await access.reread()

@@ -77,10 +77,10 @@ class Process:
         # ignores it, an operator that waits for the API server or the CRD would have to be killed.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.stop.set)
         await self.access.load()
-        await self.tools.gateway.open()
-        await self.health.start(self._settings.health_listen)
-        logger.info("started version=%s health=%d", _version(), self.health.port)
         try:
+            await self.tools.gateway.open()
+            await self.health.start(self._settings.health_listen)
+            logger.info("started version=%s health=%d", _version(), self.health.port)
             await self._start()
             if not self.stop.is_set():
                 await self._until_one_ends()
@@ -143,10 +143,13 @@ class Process:
     def _check_watch(self) -> str:
         if (task := self._tasks.get("watch")) is not None and task.done():
             return "ended"
-        silent = self.tools.now() - self.watch.heard_at
+        silent = self._watch_age()
         # A list confirms a quiet watch; with the API server away, neither comes, and a new process would not help.
         limit = 3 * self._settings.relist_interval + self._settings.watch_grace
         return f"not heard of for {silent}" if self.watch.listed and silent > limit and not self.watch.failing else ""
+
+    def _watch_age(self) -> dt.timedelta:
+        return self.tools.now() - self.watch.heard_at
 
     def _check_listed(self) -> str:
         return "" if self.watch.listed else "the first list is not done"
@@ -164,7 +167,7 @@ class Process:
         m.gauge(
             "squidex_operator_watch_age_seconds",
             "How long ago the watch, or a list, was heard of.",
-            lambda: (t.now() - self.watch.heard_at).total_seconds(),
+            lambda: self._watch_age().total_seconds(),
         )
         m.collect(metrics.Collector(self._read_clients))
 

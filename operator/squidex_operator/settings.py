@@ -3,6 +3,7 @@
 import argparse
 import datetime as dt
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -14,7 +15,10 @@ from squidex_operator.api import resource
 _PREFIX = "SQUIDEX_OPERATOR_"
 
 Positive = Annotated[int, pydantic.Field(ge=1)]
-Seconds = Annotated[resource.Duration, pydantic.Field(ge=dt.timedelta(seconds=1))]
+Seconds = Annotated[resource.Duration, pydantic.Field(ge=dt.timedelta(seconds=1), le=dt.timedelta(days=7))]
+
+_LISTEN = re.compile(r"([\w.-]*|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class Settings(pydantic.BaseModel):
@@ -60,6 +64,23 @@ class Settings(pydantic.BaseModel):
     client_fetch_burst: Positive = pydantic.Field(
         10, description="token requests per SquidexClient before the interval counts"
     )
+
+    @pydantic.field_validator("namespaces")
+    @classmethod
+    def _check_namespaces(cls, value: list[str]) -> list[str]:
+        for name in value:
+            # Kopf would take * and ! for patterns, and a comma for a part of the name.
+            if not _NAMESPACE.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a namespace")
+        return list(dict.fromkeys(value))
+
+    @pydantic.field_validator("health_listen")
+    @classmethod
+    def _check_listen(cls, value: str) -> str:
+        found = _LISTEN.fullmatch(value)
+        if found is None or int(found[2]) > 65535:
+            raise ValueError("must be HOST:PORT, :PORT or [IPV6]:PORT, such as :8080")
+        return value
 
 
 class SettingsError(Exception):

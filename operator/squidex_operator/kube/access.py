@@ -9,6 +9,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
+import yaml
 from kubernetes.aio import client as kube_client
 from kubernetes.aio import config as kube_config
 
@@ -47,13 +48,7 @@ class Access:
         Raises:
             AccessError: where there is none, or it cannot be read.
         """
-        try:
-            await self._read(self.configuration)
-        except (kube_config.ConfigException, OSError, ValueError, KeyError) as error:
-            raise AccessError(
-                "There is no way to a Kubernetes API server: run in a pod with a ServiceAccount, or set KUBECONFIG "
-                f"(or --kubeconfig) to a kubeconfig that can be read. What was found: {error}"
-            ) from None
+        await self._read(self.configuration)
         self._read_at = asyncio.get_running_loop().time()
         self.configuration.refresh_api_key_hook = self._reread_when_old
         self.configuration.connection_pool_maxsize = 64
@@ -62,7 +57,11 @@ class Access:
         self.configuration.proxy = self.configuration.proxy or _proxy_for(self.configuration.host)
 
     async def reread(self) -> None:
-        """Read token and certificates again, now: the API server refused those that we had."""
+        """Read the token again, now: the API server refused the one that we had.
+
+        Raises:
+            AccessError: where it cannot be read.
+        """
         fresh = kube_client.Configuration()
         await self._read(fresh)
         self._read_at = asyncio.get_running_loop().time()
@@ -85,10 +84,25 @@ class Access:
             # A file that is being replaced just now keeps the old token for another minute.
             try:
                 await self.reread()
-            except (kube_config.ConfigException, OSError, ValueError, KeyError):
+            except AccessError:
                 self._read_at = asyncio.get_running_loop().time()
 
     async def _read(self, configuration: Any) -> None:
+        try:
+            await self._read_unchecked(configuration)
+        except (kube_config.ConfigException, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            found = str(error)
+        except yaml.YAMLError as error:
+            # Not its text: that repeats lines of the file, where a token may stand.
+            found = f"it is not YAML ({type(error).__name__})"
+        else:
+            return
+        raise AccessError(
+            "There is no way to a Kubernetes API server: run in a pod with a ServiceAccount, or set KUBECONFIG "
+            f"(or --kubeconfig) to a kubeconfig that can be read. What was found: {found}"
+        )
+
+    async def _read_unchecked(self, configuration: Any) -> None:
         if self._kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
             kube_config.load_incluster_config(client_configuration=configuration, try_refresh_token=False)
             return

@@ -143,16 +143,25 @@ class Gateway:
         status, headers, raw = await self._send(method, path, query, body, content_type)
         if status == 401:
             # Its ServiceAccount token was replaced on disk, or its key: read it again, once.
-            await self._access.reread()
+            try:
+                await self._access.reread()
+            except access_module.AccessError as error:
+                raise errors.UnavailableError(
+                    f"The Kubernetes API server refuses the operator's token. {error}"
+                ) from None
             status, headers, raw = await self._send(method, path, query, body, content_type)
         what = f"{method} {path}"
         try:
-            parsed = json.loads(raw) if raw else {}
-        except ValueError:
-            parsed = {}
-        if 200 <= status < 300 and isinstance(parsed, dict):
-            return parsed
-        raise _error(what, status, headers, parsed if isinstance(parsed, dict) else {})
+            parsed = json.loads(raw)
+        except (ValueError, RecursionError):
+            parsed = None
+        answer = parsed if isinstance(parsed, dict) else {}
+        if 200 <= status < 300 and "kind" in answer:
+            return answer
+        if 200 <= status < 300:
+            # A web page of something in between: an empty list in its place would mean that everything is gone.
+            raise errors.UnavailableError(f"{what}: HTTP {status} with an answer that is not Kubernetes's.")
+        raise _error(what, status, headers, answer)
 
     async def _send(
         self, method: str, path: str, query: Mapping[str, str] | None, body: Body | None, content_type: str
@@ -182,20 +191,21 @@ def _path(namespace: str, plural: Literal["secrets", "configmaps", "events"], na
 
 def _error(what: str, status: int, headers: Mapping[str, str], answer: Mapping[str, Any]) -> errors.KubeError:
     reason = answer.get("reason") or ""
-    details = answer.get("details") or {}
+    details = answer.get("details")
     if status == 404:
         return errors.NotFoundError(f"{what}: not found.")
     if status == 409 and reason == "AlreadyExists":
         return errors.AlreadyExistsError(f"{what}: it exists already.")
-    causes = details.get("causes") or []
+    causes = details.get("causes") if isinstance(details, dict) else None
+    causes = [cause for cause in causes if isinstance(cause, dict)] if isinstance(causes, list) else []
     conflicts = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
     if status == 409 and conflicts:
         return _manager_conflict(conflicts)
     if status == 409:
         return errors.StaleError(f"{what}: it changed meanwhile.")
     if status in (401, 408, 429) or status >= 500:
-        seconds = str(headers.get("Retry-After", "")).strip()
-        retry_after = dt.timedelta(seconds=int(seconds)) if seconds.isdigit() else None
+        seconds = re.fullmatch(r"\s*([0-9]{1,6})\s*", str(headers.get("Retry-After", "")))
+        retry_after = dt.timedelta(seconds=int(seconds[1])) if seconds else None
         return errors.UnavailableError(f"{what}: the API server answered HTTP {status}.", retry_after=retry_after)
     if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
         return errors.TerminatingError(f"{what}: the namespace is being deleted.")
