@@ -5,6 +5,7 @@ retries, so they do no I/O. Everything else of Kopf stays out (design, decision 
 """
 
 import asyncio
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -56,8 +57,8 @@ def build_registry(listener: Listener, access: access_module.Access) -> kopf.Ope
     return registry
 
 
-def build_settings() -> kopf.OperatorSettings:
-    """How Kopf is to behave: watch, and nothing else."""
+def build_settings(*, inactivity: dt.timedelta) -> kopf.OperatorSettings:
+    """How Kopf is to behave: watch, and nothing else. A watch is opened anew after `inactivity`."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.peering.standalone = True
@@ -69,6 +70,7 @@ def build_settings() -> kopf.OperatorSettings:
     settings.networking.error_backoffs = _Backoffs()
     settings.watching.chunk_size = 500
     settings.watching.connect_timeout = 10
+    settings.watching.inactivity_timeout = inactivity.total_seconds()
     settings.queueing.idle_timeout = 0.5
     settings.process.ultimate_exiting_timeout = 20
     settings.persistence.diffbase_storage = _NoDiffBase()
@@ -112,12 +114,17 @@ class _Endless:
 
 
 async def watch(
-    listener: Listener, access: access_module.Access, namespaces: Sequence[str], stop: asyncio.Event
+    listener: Listener,
+    access: access_module.Access,
+    namespaces: Sequence[str],
+    stop: asyncio.Event,
+    *,
+    inactivity: dt.timedelta,
 ) -> None:
     """Watch until stopped. Ends with an exception where Kopf gives up."""
     await kopf.operator(
         registry=build_registry(listener, access),
-        settings=build_settings(),
+        settings=build_settings(inactivity=inactivity),
         standalone=True,
         clusterwide=not namespaces,
         namespaces=list(namespaces),

@@ -109,7 +109,13 @@ class Process:
         reconciler = reconcile.Reconciler(self.tools)
         parts = {
             "workers": self.tools.queue.run(reconciler.work, workers=self._settings.workers),
-            "watch": handlers.watch(self.watch, self.access, self._settings.namespaces, self.stop),
+            "watch": handlers.watch(
+                self.watch,
+                self.access,
+                self._settings.namespaces,
+                self.stop,
+                inactivity=self._settings.watch_inactivity,
+            ),
             "relist": self.watch.run(),
             "heartbeat": self.heartbeat.run(self._live),
         }

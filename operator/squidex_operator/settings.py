@@ -52,6 +52,10 @@ class Settings(pydantic.BaseModel):
     watch_grace: Seconds = pydantic.Field(
         dt.timedelta(minutes=1), description="how long the watch may take to report what a list showed"
     )
+    watch_inactivity: Seconds = pydantic.Field(
+        dt.timedelta(seconds=70),
+        description="a watch that brings nothing for so long is opened anew; the API server sends a sign each minute",
+    )
     workers: Positive = pydantic.Field(64, description="SquidexClients in work at once")
     host_rate: Annotated[float, pydantic.Field(gt=0)] = pydantic.Field(
         20.0, description="token requests per second and server"
@@ -126,5 +130,6 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Setti
 
 def _show(value: object) -> str:
     if isinstance(value, dt.timedelta):
-        return f"{value.total_seconds() / 60:g}m"
+        minutes, seconds = divmod(value.total_seconds(), 60)
+        return f"{value.total_seconds():g}s" if seconds else f"{minutes:g}m"
     return ",".join(value) if isinstance(value, list) else str(value)
