@@ -95,12 +95,10 @@ def _of_another_client(_now: dt.datetime, o: observed.Observed, spec: resource.S
 
 def _inputs_changed(_now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> reasons.Cause | None:
     seen = target(o)
-    if seen is None:
-        return None
-    if seen.url != spec.base_url:
+    if seen is not None and seen.url != spec.base_url:
         # Whatever is known of the credentials: it is the token of another server.
         return reasons.Cause.SPEC_CHANGED
-    if not isinstance(o.credentials, credentials.CredentialsSeen):
+    if seen is None or not isinstance(o.credentials, credentials.CredentialsSeen):
         return None
     if render.inputs_of(spec, o.credentials) == seen.inputs_hash or same_credentials(o, spec):
         return None

@@ -98,21 +98,22 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
 
 def _ready(now: dt.datetime, o: observed.Observed, stopped: backoff.Problem | None) -> _Finding:
     seen = checks.target(o)
-    problem = stopped or (o.failure.problem if o.failure else None)
-    if problem is not None and (stopped is not None or problem.reason is _Reason.TARGET_NOT_OWNED):
+    problem = o.failure.problem if o.failure else None
+    if stopped is not None:
+        return _Finding("False", stopped.reason, stopped.message)
+    if problem is not None and problem.reason is _Reason.TARGET_NOT_OWNED:
         return _Finding("False", problem.reason, problem.message)
-    because = f" {_with_next_try(o.failure)}" if o.failure else ""
+    reason = problem.reason if problem else _Reason.PENDING
+    why = _with_next_try(o.failure) if o.failure else ""
+    because = f" {why}" if why else ""
     if seen is None or not _is_ours(o, seen) or not seen.token_intact or seen.expires_at is None:
-        if problem:
-            return _Finding("False", problem.reason, _with_next_try(o.failure))
-        return _Finding("False", _Reason.PENDING, "A token is being fetched.")
+        return _Finding("False", reason, why or "A token is being fetched.")
     until = render.format_time(seen.expires_at)
     if now >= seen.expires_at:
         return _Finding("False", _Reason.TOKEN_EXPIRED, f"The token expired at {until}.{because}")
     if checks.is_refused(o):
         return _Finding("False", _Reason.TOKEN_REFUSED, f"The server refuses the token.{because}")
     if _for_something_else(o, seen):
-        reason = problem.reason if problem else _Reason.PENDING
         return _Finding("False", reason, f"The Secret still holds a token for other settings.{because}")
     return _Finding("True", _Reason.TOKEN_VALID, f"Secret {seen.name!r} holds a token valid until {until}.")
 
@@ -138,9 +139,7 @@ def _refresh_failing(failure: backoff.Failure | None, *, has_token: bool) -> _Fi
     return _Finding("True", failure.problem.reason, _with_next_try(failure))
 
 
-def _with_next_try(failure: backoff.Failure | None) -> str:
-    if failure is None:
-        return ""
+def _with_next_try(failure: backoff.Failure) -> str:
     return f"{failure.problem.message}{NEXT_TRY}{render.format_time(failure.next_attempt)}."
 
 

@@ -92,7 +92,11 @@ def seen(**changes: Any) -> observed.Observed:
     """All is well: a token of a day's age, credentials that were read, no probe due."""
     who = changes.pop("client", None) or client()
     plain = observed.Observed(
-        client=who, target=target(who), credentials=CREDENTIALS, fetched_with=CREDENTIALS, namespace_terminating=False
+        client=who,
+        target=target(who if who.spec else None),
+        credentials=CREDENTIALS,
+        fetched_with=CREDENTIALS,
+        namespace_terminating=False,
     )
     return dataclasses.replace(plain, **changes)
 
