@@ -32,6 +32,9 @@ Object = dict[str, Any]
 class World:
     """A namespace, the credentials of a client of its own, and the CA of the stand-in."""
 
+    pause = 0.02
+    """Seconds between two looks, never instead of one."""
+
     def __init__(self, sandbox: Sandbox, squidex: Squidex, namespace: str) -> None:
         self.sandbox = sandbox
         self.squidex = squidex
@@ -134,7 +137,7 @@ class World:
         while time.monotonic() < end:
             if found := look():
                 return found
-            time.sleep(0.02)  # between two looks, never instead of one
+            time.sleep(self.pause)
         state = self.kubectl("get", "sqc,secrets,events", "-o", "name", check=False).stdout
         conditions = [
             condition_line(c) for c in (self.find("sqc", "shop") or {}).get("status", {}).get("conditions", [])
