@@ -9,8 +9,7 @@ import socket
 import ssl
 import struct
 import warnings
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 import pytest
@@ -20,6 +19,9 @@ from sandbox.controlplane import certificates
 from squidex_operator.api import reasons
 from squidex_operator.squidex import answers, errors, http
 from tests.unit.squidex import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
 Reason = reasons.Reason
@@ -416,8 +418,7 @@ def test_more_cas_than_are_kept_cost_no_connection_and_no_warning(monkeypatch: p
         async with wire.serving(answer) as server:
             first = asyncio.create_task(sender.send("GET", server.url, ca=cas[0]))
             others = [asyncio.create_task(sender.send("GET", server.url, ca=ca)) for ca in cas[1:]]
-            while len(server.heads) < 4:
-                await asyncio.sleep(0)
+            await server.wait_for(4)
             gate.set()
             # The one whose client was put out meanwhile is answered like the others.
             assert [found.status for found in await asyncio.gather(first, *others)] == [200] * 4
@@ -437,8 +438,7 @@ def test_a_cancelled_request_gives_its_connection_back() -> None:
         async with wire.serving(_hang) as server:
             for _ in range(5):  # more than there are connections
                 task = asyncio.create_task(sender.send("GET", server.url))
-                while not server.heads:
-                    await asyncio.sleep(0)
+                await server.wait_for(1)
                 server.heads.clear()
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):

@@ -8,8 +8,7 @@ import datetime as dt
 import email.utils
 import json
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -18,6 +17,9 @@ from squidex_operator.api import reasons
 from squidex_operator.policy import backoff, credentials, observed, render, schedule
 from squidex_operator.squidex import answers, errors, http, probe, tokens
 from tests.unit.squidex import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
 
@@ -63,10 +65,8 @@ def test_the_request_is_the_form_that_the_sdks_send() -> None:
             return server
 
     server = run(work)
-    assert server.bodies == [
-        b"grant_type=client_credentials&client_id=demo%3Aci&client_secret=a%2Bb%2Fc%3Dd+e%26f%25%C3%BC"
-        b"&scope=squidex-api+openid"
-    ]
+    form = b"client_id=demo%3Aci&client_secret=a%2Bb%2Fc%3Dd+e%26f%25%C3%BC&scope=squidex-api+openid"
+    assert server.bodies == [b"grant_type=client_credentials&" + form]
     line, *headers = server.heads[0].decode().strip().split("\r\n")
     assert line == "POST /cms/identity-server/connect/token HTTP/1.1"
     assert "content-type: application/x-www-form-urlencoded" in headers

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -20,7 +23,15 @@ class Wire:
         self.connections = 0
         self.open = 0
         self.most_open = 0
+        self.came = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
+
+    async def wait_for(self, count: int) -> None:
+        """Wait until so many requests have come in since the list was cleared."""
+        async with asyncio.timeout(10):
+            while len(self.heads) < count:
+                self.came.clear()
+                await self.came.wait()
 
 
 def response(status: str, body: bytes = b"", *headers: str) -> bytes:
@@ -48,6 +59,7 @@ async def serving(answer: bytes | Handler, *, tls: ssl.SSLContext | None = None)
                     (int(x.split(b":")[1]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-le")), 0
                 )
                 wire.heads.append(head)
+                wire.came.set()
                 wire.bodies.append(await reader.readexactly(length))
                 if callable(answer):
                     await answer(reader, writer)
