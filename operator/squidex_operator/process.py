@@ -48,7 +48,7 @@ class Process:
             http=http.Http(connections_per_host=settings.host_concurrency, allowed_hosts=settings.allowed_hosts),
             inventory=seen,
             queue=keys,
-            hosts=hosts.Hosts(limits, keys.wake),
+            hosts=hosts.Hosts(limits, keys.wake, wall.now),
             servers=servers.Servers(seen, interval=settings.keys_interval),
             metrics=metrics.Metrics(),
             draw=random.Random().random,  # noqa: S311 - jitter

@@ -1,13 +1,15 @@
 """Who may ask a server, and when: no Squidex is flooded, and no server that hangs holds up another.
 
-Waiting is a due time, never a sleep: a key that may not go yet goes back into the queue.
+Waiting is a due time: a key that may not go yet goes back into the queue, and takes no worker. Only a place at a server that
+answers is waited for in place, since it is free again in a moment.
 """
 
+import asyncio
 import collections
 import contextlib
 import dataclasses
 import datetime as dt
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable
 from typing import Any
 
 from squidex_operator.api import reasons
@@ -32,6 +34,14 @@ class HostLimits:
     """Requests of any kind at once. A server in trouble gets one at a time until it answers."""
 
 
+class NotYetError(Exception):
+    """The server may not be asked now: the key is due again at `at`, and is woken earlier where that is possible."""
+
+    def __init__(self, at: dt.datetime) -> None:
+        super().__init__(f"not before {at}")
+        self.at = at
+
+
 @dataclasses.dataclass
 class _Host:
     bucket: schedule.Bucket
@@ -39,77 +49,124 @@ class _Host:
     trouble_until: dt.datetime | None = None
     paused_until: dt.datetime | None = None
     reserved: dict[Hashable, dt.datetime] = dataclasses.field(default_factory=dict)
-    waiting: collections.OrderedDict[Hashable, None] = dataclasses.field(default_factory=collections.OrderedDict)
+    in_line: collections.OrderedDict[Hashable, asyncio.Future[None]] = dataclasses.field(
+        default_factory=collections.OrderedDict
+    )
+    """Who waits for a place, first come, first served."""
+    parked: collections.OrderedDict[Hashable, None] = dataclasses.field(default_factory=collections.OrderedDict)
+    """Who was sent away while the server was in trouble."""
 
     def is_idle(self, now: dt.datetime) -> bool:
         """Nothing is lost when it is forgotten."""
+        busy = self.in_flight or self.reserved or self.in_line or self.parked
         times = (self.paused_until, self.trouble_until, self.bucket.full_at)
-        return not (self.in_flight or self.reserved or self.waiting or any(time and now < time for time in times))
+        return not (busy or any(time and now < time for time in times))
+
+    def in_trouble(self, now: dt.datetime) -> bool:
+        """It did not answer the last time."""
+        return self.trouble_until is not None and now < self.trouble_until
 
 
 class Hosts:
     """The gate in front of all servers."""
 
-    def __init__(self, limits: HostLimits, wake: Callable[[Any], None]) -> None:
+    def __init__(self, limits: HostLimits, wake: Callable[[Any], None], now: Callable[[], dt.datetime]) -> None:
         self._limits = limits
         self._wake = wake
+        self._now = now
         self._hosts: dict[str, _Host] = {}
 
-    def admit(self, host: str, key: Hashable, now: dt.datetime, *, fetch: bool) -> dt.datetime | None:
-        """None where the key may send its request now, in `request()`; else when to ask again.
+    def turn(self, host: str, key: Hashable) -> dt.datetime | None:
+        """When this key may send a token request, by the host's bucket; None for now. The turn is kept until it is used."""
+        now, state = self._now(), self._host(host)
+        if key not in state.reserved:
+            state.reserved[key], state.bucket = state.bucket.take(now)
+        at = max(state.reserved[key], state.paused_until or now)
+        return at if now < at else None
+
+    @contextlib.asynccontextmanager
+    async def request(self, host: str, key: Hashable, *, fetch: bool) -> AsyncIterator[None]:
+        """Around a request: inside it the key has a place at the server.
 
         Args:
-            fetch: a token request, which takes its turn in the host's bucket; else only the concurrency counts.
-        """
-        state = self._host(host, now)
-        if fetch:
-            if state.paused_until is not None and now < state.paused_until:
-                return state.paused_until
-            if key not in state.reserved:
-                state.reserved[key], state.bucket = state.bucket.take(now)
-            if now < state.reserved[key]:
-                return state.reserved[key]
-        in_trouble = state.trouble_until is not None and now < state.trouble_until
-        if state.in_flight >= (1 if in_trouble else self._limits.concurrency):
-            # Woken when a request ends; the time is for the case that it never does.
-            state.waiting[key] = None
-            return now + _WAIT
-        state.waiting.pop(key, None)
-        return None
+            fetch: a token request, which uses up the key's turn.
 
-    @contextlib.contextmanager
-    def request(self, host: str, key: Hashable) -> Iterator[None]:
-        """Around a request that was admitted."""
+        Raises:
+            NotYetError: it is not the key's turn, or the server is in trouble and somebody else tries it already.
+        """
+        if fetch and (at := self.turn(host, key)):
+            raise NotYetError(at)
         state = self._host(host)
-        state.reserved.pop(key, None)
-        state.in_flight += 1
+        await self._enter(state, key)
+        if fetch:
+            state.reserved.pop(key, None)
         try:
             yield
         finally:
             state.in_flight -= 1
-            if state.waiting:
-                self._wake(state.waiting.popitem(last=False)[0])
+            self._let_in(state)
+            if state.parked:
+                self._wake(state.parked.popitem(last=False)[0])
 
-    def note(self, host: str, problem: backoff.Problem | None, now: dt.datetime) -> None:
+    async def _enter(self, state: _Host, key: Hashable) -> None:
+        now = self._now()
+        state.parked.pop(key, None)
+        if state.in_flight < self._room(state):
+            state.in_flight += 1
+            return
+        if state.in_trouble(now):
+            # Woken when a request ends; the time is for the case that it never does.
+            state.parked[key] = None
+            raise NotYetError(now + _WAIT)
+        place = state.in_line[key] = asyncio.get_running_loop().create_future()
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and place.exception() is None:
+                state.in_flight -= 1
+                self._let_in(state)
+            raise
+        finally:
+            if state.in_line.get(key) is place:
+                del state.in_line[key]
+
+    def _room(self, state: _Host) -> int:
+        return 1 if state.in_trouble(self._now()) else self._limits.concurrency
+
+    def _let_in(self, state: _Host) -> None:
+        while state.in_line and state.in_flight < self._room(state):
+            _, place = state.in_line.popitem(last=False)
+            if not place.done():
+                state.in_flight += 1
+                place.set_result(None)
+
+    def note(self, host: str, problem: backoff.Problem | None) -> None:
         """How a request ended: None for an answer of any kind that was no problem."""
-        state = self._host(host)
+        now, state = self._now(), self._host(host)
         state.trouble_until = now + _TROUBLE_LASTS if problem is not None and problem.reason in _TROUBLE else None
         if problem is not None and problem.retry_after is not None:
             state.paused_until = now + min(problem.retry_after, backoff.MAX_RETRY_AFTER)
-        if state.trouble_until is None:
-            # The queue behind a server that has recovered moves on together.
-            for _ in range(min(len(state.waiting), self._limits.concurrency - state.in_flight)):
-                self._wake(state.waiting.popitem(last=False)[0])
+        if state.trouble_until is not None:
+            # Whoever stands in line would wait for a time-out: their workers have better things to do.
+            for key, place in state.in_line.items():
+                state.parked[key] = None
+                if not place.done():
+                    place.set_exception(NotYetError(now + _WAIT))
+            state.in_line.clear()
+            return
+        # Those behind a server that has recovered move on together.
+        for _ in range(min(len(state.parked), self._limits.concurrency)):
+            self._wake(state.parked.popitem(last=False)[0])
 
     def forget(self, key: Hashable) -> None:
         """A key that will not come back: another one gets its place."""
         for state in self._hosts.values():
             state.reserved.pop(key, None)
-            state.waiting.pop(key, None)
+            state.parked.pop(key, None)
 
-    def _host(self, host: str, now: dt.datetime | None = None) -> _Host:
+    def _host(self, host: str) -> _Host:
         if host not in self._hosts:
-            if now is not None:
-                self._hosts = {name: state for name, state in self._hosts.items() if not state.is_idle(now)}
+            now = self._now()
+            self._hosts = {name: state for name, state in self._hosts.items() if not state.is_idle(now)}
             self._hosts[host] = _Host(schedule.Bucket(self._limits.rate, self._limits.burst))
         return self._hosts[host]

@@ -5,7 +5,7 @@ import itertools
 import logging
 
 from squidex_operator.api import names, reasons
-from squidex_operator.engine import inventory, servers, steps, tools
+from squidex_operator.engine import hosts, inventory, servers, steps, tools
 from squidex_operator.kube import errors as kube_errors
 from squidex_operator.policy import backoff, conditions, decide, observed, render
 from squidex_operator.squidex import keys
@@ -47,6 +47,9 @@ class Reconciler:
             return
         p = steps.Pass(key, record)
         steps.schedule_looks(t, p)
+        if at := steps.awaits_turn(t, p):
+            t.queue.add(key, at)
+            return
         again, stopped = await self._bring(p)
         if t.inventory.records.get(key) is not record:
             return  # deleted, or deleted and made anew, meanwhile
@@ -76,7 +79,7 @@ class Reconciler:
                     break
             try:
                 await self._act(p, decision)
-            except steps.NotYetError as error:
+            except hosts.NotYetError as error:
                 return error.at, None
             except steps.FailedError as error:
                 steps.fail(t, p, error.problem)
@@ -249,8 +252,9 @@ class Reconciler:
             except (steps.FailedError, kube_errors.KubeError):
                 continue
             server = servers.ServerKey(base_url)
-            if t.hosts.admit(p.spec.host, server, t.now(), fetch=False):
+            try:
+                async with t.hosts.request(p.spec.host, server, fetch=False):
+                    return await keys.fetch(t.http, base_url, ca=ca)
+            except hosts.NotYetError:
                 return None
-            with t.hosts.request(p.spec.host, server):
-                return await keys.fetch(t.http, base_url, ca=ca)
         return None

@@ -6,7 +6,7 @@ import logging
 import time
 
 from squidex_operator.api import names, reasons, resource
-from squidex_operator.engine import inventory, tools, trust
+from squidex_operator.engine import hosts, inventory, tools, trust
 from squidex_operator.kube import errors as kube_errors
 from squidex_operator.policy import backoff, conditions, decide, observed, render, schedule
 from squidex_operator.policy import credentials as credentials_policy
@@ -17,14 +17,6 @@ logger = logging.getLogger(__name__)
 
 _CREDENTIALS_RECHECK = dt.timedelta(minutes=1)
 """How soon credentials that are missing, or that failed, are looked at again where they are not watched: one GET."""
-
-
-class NotYetError(Exception):
-    """The server may not be asked now: the key is due again at `at`."""
-
-    def __init__(self, at: dt.datetime) -> None:
-        super().__init__(f"not before {at}")
-        self.at = at
 
 
 class FailedError(Exception):
@@ -79,21 +71,18 @@ async def look(t: tools.Tools, p: Pass, subject: decide.Subject) -> None:
 async def fetch(t: tools.Tools, p: Pass, cause: reasons.Cause) -> None:
     """Fetch a token and ask the server about it: it is pending then."""
     record, spec, host = p.record, p.spec, p.spec.host
-    if at := t.hosts.admit(host, p.key, t.now(), fetch=True):
-        raise NotYetError(at)
+    if at := t.hosts.turn(host, p.key):
+        raise hosts.NotYetError(at)
     if p.credentials is None:
         await _look_at_credentials(t, p)
     ca = await trusted_ca(t, p)
     found, seen = p.credentials, record.credentials
     if p.spec != spec or found is None or not isinstance(seen, credentials_policy.CredentialsSeen):
         return  # they went meanwhile, or are for another server now: decide again
-    # Asked again, because others were let in meanwhile: from here on nothing waits until the request is counted.
-    if at := t.hosts.admit(host, p.key, t.now(), fetch=True):
-        raise NotYetError(at)
-    _, record.fetches = record.fetches.take(t.now())
-    # The pending token of other credentials, or of another spec, is of no use any more.
-    record.pending = None
-    with t.hosts.request(host, p.key):
+    async with t.hosts.request(host, p.key, fetch=True):
+        _, record.fetches = record.fetches.take(t.now())
+        # The pending token of other credentials, or of another spec, is of no use any more.
+        record.pending = None
         grant = await _request_token(t, spec, found, cause, ca)
         verdict = await _first_probe(t, spec, grant, found.client_id, ca)
     if verdict is not None and verdict[0] is observed.Verdict.REFUSED:
@@ -171,8 +160,6 @@ async def remove(t: tools.Tools, p: Pass, former: observed.TargetSeen) -> None:
 async def ask(t: tools.Tools, p: Pass) -> None:
     """Ask the server about the token in the target."""
     record, spec = p.record, p.spec
-    if at := t.hosts.admit(spec.host, p.key, t.now(), fetch=False):
-        raise NotYetError(at)
     # The next time is set first: whatever happens now, nobody asks again at once.
     _schedule_probe(t, p)
     body = await _get_target(t, p, record.client.target_name)
@@ -183,17 +170,31 @@ async def ask(t: tools.Tools, p: Pass) -> None:
     if isinstance(record.credentials, credentials_policy.CredentialsSeen):
         client_id = record.credentials.client_id
     ca = await trusted_ca(t, p)
-    if at := t.hosts.admit(spec.host, p.key, t.now(), fetch=False):
-        record.probe_due = at
-        raise NotYetError(at)
-    with t.hosts.request(spec.host, p.key):
-        verdict, message = await probe.ask(
-            t.http, spec.base_url, grant, mode=spec.probe.mode, client_id=client_id, ca=ca
-        )
+    try:
+        async with t.hosts.request(spec.host, p.key, fetch=False):
+            verdict, message = await probe.ask(
+                t.http, spec.base_url, grant, mode=spec.probe.mode, client_id=client_id, ca=ca
+            )
+    except hosts.NotYetError as error:
+        record.probe_due = error.at
+        raise
     t.metrics.probes.labels(result=verdict.value).inc()
     record.probed = observed.Probed(verdict, message, render.read_target(body).data_hash)
     if verdict is observed.Verdict.REFUSED:
         logger.warning("token refused key=%s/%s url=%s", *p.key, spec.base_url)
+
+
+def awaits_turn(t: tools.Tools, p: Pass) -> dt.datetime | None:
+    """When a SquidexClient that plainly needs a token may send for one; None for now, or where it is not that plain.
+
+    Asked before anything is looked at: a thousand new SquidexClients that wait for their turn cost no GET meanwhile.
+    """
+    record, client = p.record, p.record.client
+    if client.spec is None or client.deleting or record.pending is not None or p.target_key in t.inventory.targets:
+        return None
+    if record.failure is not None or isinstance(record.credentials, backoff.Problem):
+        return None
+    return t.hosts.turn(client.spec.host, p.key)
 
 
 def schedule_looks(t: tools.Tools, p: Pass) -> None:
@@ -316,12 +317,12 @@ async def _request_token(
         fetched = await tokens.fetch(t.http, spec.base_url, found, spec.scope, ca=ca, now=t.now())
     except squidex_errors.SquidexError as error:
         t.metrics.token_requests.labels(cause=cause, result=error.problem.reason).inc()
-        t.hosts.note(host, error.problem, t.now())
+        t.hosts.note(host, error.problem)
         raise FailedError(error.problem) from None
     finally:
         t.metrics.token_request_seconds.observe(time.perf_counter() - started)
     t.metrics.token_requests.labels(cause=cause, result="granted").inc()
-    t.hosts.note(host, None, t.now())
+    t.hosts.note(host, None)
     if fetched.clock_skew is not None:
         t.metrics.clock_skew_seconds.set(fetched.clock_skew.total_seconds())
         if abs(fetched.clock_skew) > dt.timedelta(minutes=1):

@@ -1,7 +1,9 @@
 """The CA certificates that `spec.tls.caRef` names. They are no secret, and many SquidexClients share them."""
 
+import asyncio
 import base64
 import datetime as dt
+import weakref
 
 from squidex_operator.api import reasons, resource
 from squidex_operator.kube import errors as kube_errors
@@ -26,6 +28,9 @@ class Trust:
     def __init__(self, gateway: gateway_module.Gateway) -> None:
         self._gateway = gateway
         self._kept: dict[tuple[str, resource.CARef], tuple[str, dt.datetime]] = {}
+        self._locks: weakref.WeakValueDictionary[tuple[str, resource.CARef], asyncio.Lock] = (
+            weakref.WeakValueDictionary()
+        )
 
     async def get(self, namespace: str, tls: resource.TLS | None, now: dt.datetime) -> str:
         """PEM; empty for the system's own.
@@ -37,13 +42,16 @@ class Trust:
         if tls is None:
             return ""
         where = (namespace, tls.ca_ref)
-        text, read_at = self._kept.get(where, ("", now - _KEPT))
-        if now - read_at < _KEPT:
-            return text
-        text = await self._read(namespace, tls.ca_ref)
-        if len(self._kept) >= _MOST:
-            self._kept.clear()
-        self._kept[where] = (text, now)
+        # A thousand SquidexClients that come together read them once.
+        lock = self._locks.setdefault(where, asyncio.Lock())
+        async with lock:
+            text, read_at = self._kept.get(where, ("", now - _KEPT))
+            if now - read_at < _KEPT:
+                return text
+            text = await self._read(namespace, tls.ca_ref)
+            if len(self._kept) >= _MOST:
+                self._kept.clear()
+            self._kept[where] = (text, now)
         return text
 
     def forget(self, namespace: str, tls: resource.TLS | None) -> None:
