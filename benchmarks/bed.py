@@ -1,0 +1,135 @@
+"""The test bed: a sandbox with N SquidexClients in 50 namespaces, and ways to read what happened in it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import measure
+from sandbox.environment import Sandbox  # noqa: TC001 - used at run time elsewhere
+
+if TYPE_CHECKING:
+    from sandbox.operator_process import Operator
+
+NAMESPACES = 50
+FAST = ("--host-rate=100000", "--host-burst=100000", "--log-level=WARNING")
+"""The stand-in takes whatever comes: what is measured is the operator, not its politeness."""
+SERVICE_ACCOUNT = "squidex-operator/squidex-operator"
+WATCHED = "squidex-operator.io/role"
+
+
+class Bed:
+    """N SquidexClients and their credentials; no operator."""
+
+    def __init__(self, sandbox: Sandbox, count: int) -> None:
+        self.sandbox = sandbox
+        self.count = count
+        self.plane = sandbox.control_plane
+        self._connection: http.client.HTTPSConnection | None = None
+
+    def fill(self) -> None:
+        """Make namespaces, credentials and SquidexClients."""
+        squidex = self.sandbox.squidex
+        client_id, secret = next(iter(squidex.clients.items()))
+        items: list[dict[str, Any]] = []
+        for number in range(NAMESPACES):
+            name = f"bench-{number}"
+            items.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+            items.append(
+                {"apiVersion": "v1", "kind": "ConfigMap", "metadata": named("ca", name), "data": {"ca.crt": squidex.ca}}
+            )
+            body = {"clientId": client_id, "clientSecret": secret}
+            labels = {"labels": {WATCHED: "credentials"}}
+            items.append(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Secret",
+                    "metadata": named("credentials", name) | labels,
+                    "stringData": body,
+                }
+            )
+        self.create(items)
+        self.create([self.client(number) for number in range(self.count)])
+
+    def client(self, number: int) -> dict[str, Any]:
+        """The manifest of one SquidexClient."""
+        return {
+            "apiVersion": "squidex-operator.io/v1beta1",
+            "kind": "SquidexClient",
+            "metadata": named(f"c{number}", f"bench-{number % NAMESPACES}"),
+            "spec": {
+                "url": self.sandbox.squidex.url,
+                "credentialsSecretRef": {"name": "credentials"},
+                "tls": {"caRef": {"kind": "ConfigMap", "name": "ca"}},
+            },
+        }
+
+    def create(self, items: list[dict[str, Any]]) -> None:
+        """kubectl create."""
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+        self.plane.kubectl_run("create", "-f", "-", input=text)
+
+    def bare(self, concurrency: int) -> dict[str, Any]:
+        """The bare loop over all of them, as the operator's ServiceAccount and in a process of its own."""
+        command = [sys.executable, "-m", "benchmarks.bare", f"--concurrency={concurrency}"]
+        command += [
+            f"--kubeconfig={self.sandbox.operator_kubeconfig()}",
+            f"--squidex-ca={self.sandbox.squidex.ca_file}",
+        ]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return dict(json.loads(done.stdout))
+
+    def reset(self) -> None:
+        """Delete all targets and take back all statuses, so that the next fill is a cold one."""
+        for number in range(NAMESPACES):
+            where = f"--namespace=bench-{number}"
+            self.plane.kubectl_run("delete", "sqc", "--all", where, "--wait=false")
+        measure.wait(lambda: not self.plane.kubectl_run("get", "sqc", "-A", "-o", "name").stdout, "deletion", pause=1)
+        for number in range(NAMESPACES):
+            where = f"--namespace=bench-{number}"
+            self.plane.kubectl_run("delete", "secrets", "--field-selector=metadata.name!=credentials", where)
+        self.create([self.client(number) for number in range(self.count)])
+        self.sandbox.squidex.patch({"counts": None})
+
+    def start(self, *extra: str) -> Operator:
+        """Start the operator without waiting for anything."""
+        if self.sandbox.operators:
+            operator = self.sandbox.operators[0]
+            operator.start(wait=False)
+            return operator
+        return self.sandbox.start_operator(extra_args=[*FAST, *extra], wait=False)
+
+    def tokens(self) -> int:
+        """Token requests so far."""
+        return int(self.sandbox.squidex.state()["counts"]["token"]["total"])
+
+    def ready(self, operator: Operator) -> int:
+        """SquidexClients that are ready, by the operator's own metrics."""
+        status, text = operator.get("/metrics")
+        rows = [line for line in text.splitlines() if line.startswith("squidex_operator_client_ready{")]
+        return sum(1 for row in rows if row.endswith(" 1.0")) if status == 200 else 0
+
+    def requests(self, since: int) -> list[str]:
+        """What the operator asked the API server for, as 'verb resource'."""
+        rows = self.plane.requests_of(SERVICE_ACCOUNT, since=since)
+        return [f"{row.verb} {row.resource}" for row in rows]
+
+    def kube(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
+        """One request as the administrator, over a connection that stays: kubectl would be slower than what is measured."""
+        if self._connection is None:
+            context = ssl.create_default_context(cafile=str(self.plane.ca_file))
+            pki = self.plane.dir / "pki"
+            context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+            self._connection = http.client.HTTPSConnection("127.0.0.1", self.plane.port, context=context, timeout=30)
+        data = None if body is None else json.dumps(body)
+        self._connection.request(method, path, body=data, headers={"Content-Type": kind})
+        return json.loads(self._connection.getresponse().read())
+
+
+def named(name: str, namespace: str) -> dict[str, Any]:
+    """Metadata."""
+    return {"name": name, "namespace": namespace}

@@ -1,0 +1,44 @@
+"""What a process costs, read from outside."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far, user and system."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def rss_mib(pid: int, *, peak: bool = False) -> float:
+    """Resident memory of a process, now or at its peak."""
+    wanted = "VmHWM" if peak else "VmRSS"
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(wanted):
+            return int(line.split()[1]) / 1024
+    raise ValueError(f"no {wanted} for process {pid}")
+
+
+def wait(done: Callable[[], bool], what: str, *, deadline: float = 600, pause: float = 0.05) -> float:
+    """Wait until it is done; how long that took."""
+    began = time.monotonic()
+    while not done():
+        if time.monotonic() - began > deadline:
+            raise TimeoutError(f"{what} not within {deadline:.0f} s")
+        time.sleep(pause)
+    return time.monotonic() - began
+
+
+def quantile(values: list[float], q: float) -> float:
+    """The q-quantile of what was measured, by the nearest rank."""
+    ordered = sorted(values)
+    return ordered[min(int(q * len(ordered)), len(ordered) - 1)]
