@@ -1,0 +1,65 @@
+"""The way to the servers: the operator's own `Http`, with the model in the place of httpx's client.
+
+Time-outs, the limit of the body, and what an error means are the operator's own code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import httpx
+from squidex_operator.squidex import http
+
+from tests.simulation import faults, squidex, virtual, wire
+
+
+class Internet(http.Http):
+    """Sends requests to the model."""
+
+    def __init__(self, servers: Mapping[str, squidex.Server]) -> None:
+        super().__init__(connections_per_host=16)
+        self._model = http._Client(_Client(servers))  # type: ignore[arg-type]
+
+    def _client(self, host: str, ca: str) -> http._Client:
+        return self._model
+
+
+class _Response:
+    def __init__(self, reply: wire.Reply) -> None:
+        self._reply = reply
+        self.status_code = reply.status
+        self.headers = reply.headers
+
+    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+        yield self._reply.body
+        if self._reply.broken is not None:
+            raise self._reply.broken
+
+
+class _Client:
+    def __init__(self, servers: Mapping[str, squidex.Server]) -> None:
+        self._servers = servers
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, method: str, url: str, *, data: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Any]:
+        found = squidex.split(url, self._servers)
+        if found is None:
+            raise httpx.ConnectError("no such server")
+        server, path = found
+        name = squidex.endpoint(path)
+        record = [virtual.now(), name, (data or {}).get("client_id", ""), 0]
+        server.requests.append(record)  # type: ignore[arg-type]
+        # There and back: what is done at the server is done, even when its answer gets lost.
+        await asyncio.sleep(server.rng.uniform(*server.latency) / 2)
+        reply = await faults.pass_through(server, name, lambda: server.answer(method, path, data or {}, headers or {}))
+        record[3] = reply.status
+        await asyncio.sleep(server.rng.uniform(*server.latency) / 2)
+        yield _Response(reply)
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
