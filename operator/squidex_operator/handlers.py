@@ -6,7 +6,8 @@ retries, so they do no I/O. Everything else of Kopf stays out (design, decision 
 
 import asyncio
 import datetime as dt
-from collections.abc import Sequence
+import signal
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 import kopf
@@ -121,8 +122,9 @@ async def watch(
     *,
     inactivity: dt.timedelta,
 ) -> None:
-    """Watch until stopped. Ends with an exception where Kopf gives up."""
-    await kopf.operator(
+    """Watch until stopped, by a signal too. Ends with an exception where Kopf gives up."""
+    # kopf.operator() is these two calls. In between, the signals are taken from Kopf: its own way leaves the flag unset.
+    tasks = await kopf.spawn_tasks(
         registry=build_registry(listener, access),
         settings=build_settings(inactivity=inactivity),
         standalone=True,
@@ -130,3 +132,23 @@ async def watch(
         namespaces=list(namespaces),
         stop_flag=stop,
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await kopf.run_tasks(tasks, ignored=_Everything())
+
+
+class _Everything(Collection[Any]):
+    """What Kopf is to leave alone when it ends.
+
+    It takes every task that began after it for its own, gives it five seconds and cancels it: our work on a key, with a
+    token that was fetched and is not written yet.
+    """
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
