@@ -145,7 +145,7 @@ def _with_next_try(failure: backoff.Failure) -> str:
 
 def _token_accepted(o: observed.Observed, spec: resource.Spec | None, previous: Mapping[str, Any]) -> _Finding:
     seen = checks.target(o)
-    if seen is None or not seen.data_hash:
+    if seen is None or not _is_ours(o, seen) or not seen.token_intact:
         return _Finding("Unknown", _Reason.TOKEN_MISSING, "There is no token to ask about.")
     if spec is not None and spec.probe.mode == "Off":
         return _Finding("Unknown", _Reason.PROBE_OFF, "spec.probe.mode is Off.")

@@ -159,9 +159,9 @@ NOT_ASKED = ("Unknown", "NotProbed", "The server was not asked about this token 
     [
         pytest.param({"target": None}, ("Unknown", "TokenMissing", "There is no token to ask about."), id="no target"),
         pytest.param(
-            {"target": target(data_hash="")},
+            {"target": target(token_intact=False), "probed": probed(Verdict.REFUSED)},
             ("Unknown", "TokenMissing", "There is no token to ask about."),
-            id="no hash",
+            id="a damaged one",
         ),
         pytest.param(
             {"client": client(spec=OFF)}, ("Unknown", "ProbeOff", "spec.probe.mode is Off."), id="probes are off"
