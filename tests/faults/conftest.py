@@ -1,0 +1,87 @@
+"""A sandbox of its own, because its parts are broken here; one operator for all namespaces, behind a proxy that has faults."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sandbox.controlplane.kubeconfig import write
+from sandbox.environment import Sandbox
+from sandbox.operator_process import Operator
+from tests.e2e.world import World
+from tests.faults.proxies import FaultProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything below this folder is e2e."""
+    for item in items:
+        if "/tests/faults/" in str(item.path):
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """The control plane with the shipped manifests, and the stand-in Squidex; no operator."""
+    with Sandbox() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def _proxy(sandbox: Sandbox) -> Iterator[FaultProxy]:
+    control_plane = sandbox.control_plane
+    with FaultProxy(control_plane.url, control_plane.ca_file, sandbox.dir / "fault-proxy") as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(_proxy: FaultProxy) -> Iterator[FaultProxy]:
+    """What stands between the operator and the API server: without a fault, at first."""
+    yield _proxy
+    _proxy.clear()
+
+
+@pytest.fixture(scope="session")
+def _shared_operator(sandbox: Sandbox, _proxy: FaultProxy) -> Operator:
+    direct = json.loads(sandbox.operator_kubeconfig().read_text())
+    kubeconfig = write(
+        sandbox.dir / "faults.kubeconfig",
+        server=f"https://127.0.0.1:{_proxy.port}",
+        ca=_proxy.ca,
+        user="operator",
+        auth=direct["users"][0]["user"]["token"],
+    )
+    args = ["--keys-interval=2s", "--relist-interval=4s", "--watch-grace=4s", "--client-fetch-burst=50"]
+    return Operator(sandbox.home, kubeconfig=kubeconfig, name="faults", extra_args=args)
+
+
+@pytest.fixture
+def operator(_shared_operator: Operator) -> Operator:
+    """The operator for all namespaces, running and ready, whatever the test before did to it."""
+    if not _shared_operator.program.alive:
+        _shared_operator.start()
+    _shared_operator.wait_ready()
+    return _shared_operator
+
+
+@pytest.fixture
+def empty_world(sandbox: Sandbox) -> Iterator[World]:
+    """A namespace of its own, with no operator promised."""
+    world = World(sandbox, sandbox.squidex, f"faults{next(_numbers)}")
+    world.set_up()
+    yield world
+    sandbox.squidex.patch({"faults": []})
+    world.tear_down()
+
+
+@pytest.fixture
+def world(operator: Operator, proxy: FaultProxy, empty_world: World) -> World:
+    """A namespace of its own, served by the shared operator behind the proxy."""
+    return empty_world
