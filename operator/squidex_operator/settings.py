@@ -101,7 +101,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Setti
     parser = argparse.ArgumentParser(
         prog="squidex-operator",
         description="Keeps Squidex access tokens in Kubernetes Secrets.",
-        epilog=f"Each flag can be given as a variable: --host-rate as {_PREFIX}HOST_RATE.",
+        epilog=f"Each flag can be given as a variable: --host-rate as {_PREFIX}HOST_RATE, "
+        f"--namespace as {_PREFIX}NAMESPACES.",
     )
     parser.add_argument("--version", action="version", version=f"squidex-operator {squidex_operator.__version__}")
     parser.add_argument(

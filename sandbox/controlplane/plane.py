@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any, Self
 
 from sandbox import binaries as sources
@@ -98,13 +99,22 @@ class ControlPlane:
             self._start_apiserver()
             if self._crds:
                 self.apply(*self._crds)
-                self.kubectl_run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+                self._wait_for_crds()
             self.controller_manager.start()
             self._wait_for_controllers()
         except BaseException:
             self.stop()
             raise
         return self
+
+    def _wait_for_crds(self) -> None:
+        """Until all are established; kubectl gives up on one that has no conditions yet, so it is asked again."""
+        end = time.monotonic() + self.timeout
+        while True:
+            command = ("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+            if self.kubectl_run(*command, check=time.monotonic() > end).returncode == 0:
+                return
+            time.sleep(0.1)
 
     def stop(self) -> None:
         """End the programs and remove the folder. Harmless when repeated."""

@@ -4,7 +4,6 @@ Always with a content type for PATCH (the client's default is refused by custom 
 five minutes). The generated models are left out: building them costs more than the request.
 """
 
-import asyncio
 import datetime as dt
 import json
 import re
@@ -214,7 +213,11 @@ def _error(what: str, status: int, headers: Mapping[str, str], answer: Mapping[s
             f"{what}: the operator's ServiceAccount may not {denied[1]} {denied[2]}. "
             "Install the roles of this version, which are among its manifests."
         )
-    return errors.RefusedError(f"{what}: the API server refuses it (HTTP {status} {reason}){_fields(causes)}.")
+    advice = "Does a quota or an admission policy of the cluster forbid it?" if status == 403 else ""
+    if status == 422:
+        advice = "Is the Secret immutable, or of another type? Then delete it, or choose another spec.target.name."
+    fields = _fields(causes)
+    return errors.RefusedError(f"{what}: the API server refuses it (HTTP {status} {reason}){fields}. {advice}".strip())
 
 
 def _manager_conflict(conflicts: list[Mapping[str, Any]]) -> errors.ManagerConflictError:
@@ -235,13 +238,3 @@ def _fields(causes: list[Mapping[str, Any]]) -> str:
     # The names of fields, not the causes' messages: those may quote a value.
     fields = sorted({str(cause.get("field")) for cause in causes if cause.get("field")})
     return f" because of {', '.join(fields)}" if fields else ""
-
-
-async def gather_pages(pages: AsyncIterator[Body], *, every: int = 50) -> AsyncIterator[Body]:
-    """The same items, giving other tasks a turn now and then."""
-    count = 0
-    async for item in pages:
-        yield item
-        count += 1
-        if count % every == 0:
-            await asyncio.sleep(0)

@@ -51,7 +51,9 @@ def check(url: str, allowed_hosts: Collection[str] = ()) -> backoff.Problem | No
     if host in _METADATA_HOSTS or is_link_local(host):
         return _refused("is a link-local or metadata address")
     if allowed_hosts and not any(_matches(host, pattern) for pattern in allowed_hosts):
-        return _refused(f"names the host {host!r}, which the operator's --allowed-hosts does not list")
+        return _refused(
+            f"names the host {host!r}, which the operator's --allowed-hosts does not list: have it listed, or use another"
+        )
     return None
 
 

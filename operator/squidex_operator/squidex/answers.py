@@ -92,7 +92,7 @@ def token_answer(answer: Answer) -> dict[str, object]:
     oauth_error = parsed.get("error") if parsed is not None else None
     if isinstance(oauth_error, str) and oauth_error in _OAUTH_ERRORS:
         kind, reason, advice = _OAUTH_ERRORS[oauth_error]
-        message = f"{answer.host} answered {oauth_error} (HTTP {answer.status}): {advice}."
+        message = f"{answer.host} answered {oauth_error} (HTTP {answer.status}): {_sentence(advice)}"
         raise kind(reason, message, retry_after=retry_after(answer))
     if answer.status == 200 and parsed is not None and oauth_error is None:
         return parsed
@@ -103,10 +103,13 @@ def status_error(answer: Answer) -> errors.SquidexError:
     """The error that goes by the status alone."""
     for statuses, kind, reason, advice in _STATUSES:
         if answer.status in statuses:
-            return kind(
-                reason, f"{answer.host} answered HTTP {answer.status}: {advice}.", retry_after=retry_after(answer)
-            )
+            message = f"{answer.host} answered HTTP {answer.status}: {_sentence(advice)}"
+            return kind(reason, message, retry_after=retry_after(answer))
     return errors.UnclearError(_Reason.NOT_SQUIDEX, f"{answer.host} answered HTTP {answer.status}: that says nothing.")
+
+
+def _sentence(advice: str) -> str:
+    return advice if advice.endswith("?") else f"{advice}."
 
 
 def probe_answer(answer: Answer) -> tuple[observed.Verdict, str]:

@@ -83,7 +83,7 @@ def read(answer: answers.Answer, parsed: dict[str, object], *, now: dt.datetime)
         # Nothing could tell it from a token that somebody pasted into the target (design, decision 18).
         raise _invalid(answer, "has a token that does not say which client it is for")
     if lifetime < dt.timedelta(seconds=1):
-        raise _invalid(answer, "is about a token that has expired already. Is the server's clock right?")
+        raise _invalid(answer, "is about a token that has expired already")
     issued_at = now.replace(microsecond=0)
     return render.Grant(
         token=token,
@@ -102,5 +102,7 @@ def _safe(key_id: str) -> str:
 
 def _invalid(answer: answers.Answer, what: str) -> errors.UnclearError:
     return errors.UnclearError(
-        reasons.Reason.INVALID_RESPONSE, f"The token answer of {answer.host} (HTTP {answer.status}) {what}."
+        reasons.Reason.INVALID_RESPONSE,
+        f"The token answer of {answer.host} (HTTP {answer.status}) {what}. "
+        "Is spec.url a Squidex, and does nothing in between change its answers?",
     )
