@@ -54,7 +54,7 @@ class _Host:
     )
     """Who waits for a place, first come, first served."""
     parked: collections.OrderedDict[Hashable, None] = dataclasses.field(default_factory=collections.OrderedDict)
-    """Who was sent away while the server was in trouble."""
+    """Who was sent away, because the server was in trouble or the line too long."""
 
     def is_idle(self, now: dt.datetime) -> bool:
         """Nothing is lost when it is forgotten."""
@@ -114,8 +114,9 @@ class Hosts:
         if state.in_flight < self._room(state):
             state.in_flight += 1
             return
-        if state.in_trouble(now):
-            # Woken when a request ends; the time is for the case that it never does.
+        if state.in_trouble(now) or len(state.in_line) >= self._limits.concurrency:
+            # A server that answers slowly must not hold all workers. Woken when a request ends; the time is for the case
+            # that it never does.
             state.parked[key] = None
             raise NotYetError(now + _WAIT)
         place = state.in_line[key] = asyncio.get_running_loop().create_future()

@@ -5,13 +5,13 @@ import dataclasses
 import datetime as dt
 import os
 import pathlib
-import urllib.parse
-import urllib.request
 from typing import Any
 
 import yaml
 from kubernetes.aio import client as kube_client
 from kubernetes.aio import config as kube_config
+
+from squidex_operator import proxies
 
 TOKEN_REREAD = dt.timedelta(minutes=1)
 """A kubelet replaces a projected token when 80 % of its life is over; client-go reads the file again as often."""
@@ -55,7 +55,7 @@ class Access:
         self.configuration.connection_pool_maxsize = 16
         # The client would read proxy variables and ~/.netrc anew for each request, in a thread: a fifth of all CPU.
         self.configuration.client_session_kwargs = {"trust_env": False}
-        self.configuration.proxy = self.configuration.proxy or _proxy_for(self.configuration.host)
+        self.configuration.proxy = self.configuration.proxy or proxies.proxy_for(self.configuration.host)
 
     async def reread(self) -> None:
         """Read the token again, now: the API server refused the one that we had.
@@ -118,11 +118,3 @@ def _existing(path: str) -> str:
     if not found.exists():
         raise kube_config.ConfigException(f"{found} does not exist")
     return str(found)
-
-
-def _proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for the API server: HTTPS_PROXY, unless NO_PROXY excepts it."""
-    parts = urllib.parse.urlsplit(url)
-    if urllib.request.proxy_bypass(parts.netloc):
-        return None
-    return urllib.request.getproxies().get(parts.scheme)

@@ -17,6 +17,7 @@ import httpx
 import httpx_aiohttp
 
 import squidex_operator
+from squidex_operator import proxies
 from squidex_operator.api import reasons
 from squidex_operator.policy import urls
 from squidex_operator.squidex import answers, errors
@@ -50,7 +51,7 @@ class Http:
         self._connections_per_host = connections_per_host
         self._allowed_hosts = frozenset(allowed_hosts)
         self._timeout = timeout
-        self._clients: dict[str, _Client] = {}
+        self._clients: dict[tuple[str, str | None], _Client] = {}
         self._put_out: list[_Client] = []
 
     async def send(
@@ -100,14 +101,18 @@ class Http:
             await found.client.aclose()
 
     def _client(self, host: str, ca: str) -> _Client:
-        if (found := self._clients.pop(ca, None)) is not None:
-            self._clients[ca] = found  # the one used last is put out last
+        # A cluster's only way out may be a proxy; its own services are excepted by NO_PROXY.
+        proxy = proxies.proxy_for(host)
+        if (found := self._clients.pop((ca, proxy), None)) is not None:
+            self._clients[ca, proxy] = found  # the one used last is put out last
             return found
         context = _context(host, ca)
         # A jar that takes nothing: a load balancer's cookie would pin all clients to one replica.
         jar = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         client = httpx.AsyncClient(
-            transport=httpx_aiohttp.AiohttpTransport(verify=context, client=lambda: self._session(context)),
+            transport=httpx_aiohttp.AiohttpTransport(
+                verify=context, client=lambda: self._session(context), proxy=httpx.Proxy(proxy) if proxy else None
+            ),
             timeout=httpx.Timeout(self._timeout),
             follow_redirects=False,
             cookies=jar,
@@ -117,7 +122,7 @@ class Http:
                 "Accept-Encoding": "identity",
             },
         )
-        found = self._clients[ca] = _Client(client)
+        found = self._clients[ca, proxy] = _Client(client)
         if len(self._clients) > _MAX_CLIENTS:
             self._put_out.append(self._clients.pop(next(iter(self._clients))))
         return found
