@@ -84,6 +84,11 @@ class Hosts:
         at = max(state.reserved[key], state.paused_until or now)
         return at if now < at else None
 
+    def paused_until(self, host: str) -> dt.datetime | None:
+        """Until when the server asked to be left alone (Retry-After); None where it did not."""
+        until = self._host(host).paused_until
+        return until if until is not None and self._now() < until else None
+
     @contextlib.asynccontextmanager
     async def request(self, host: str, key: Hashable, *, fetch: bool) -> AsyncIterator[None]:
         """Around a request: inside it the key has a place at the server.
