@@ -127,6 +127,8 @@ async def watch(
     tasks = await kopf.spawn_tasks(
         registry=build_registry(listener, access),
         settings=build_settings(inactivity=inactivity),
+        # Of use to peers only; but Kopf would ask for the user's name, which a user who is just a number has not.
+        identity=names.FIELD_MANAGER,  # type: ignore[arg-type]  # a NewType that Kopf does not export
         standalone=True,
         clusterwide=not namespaces,
         namespaces=list(namespaces),
