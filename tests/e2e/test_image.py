@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 DOCKERFILE = REPOSITORY / "Dockerfile"
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
-MIRROR = ""
 
 CONTAINER = """
 set -eu
@@ -137,7 +136,7 @@ class Store:
             stack.callback(shutil.rmtree, root, ignore_errors=True)
             release = image.rpartition("-")[2]
             packages = "--include=python3,python3-venv,ca-certificates"
-            command = ["debootstrap", "--variant=minbase", packages, release, str(root), MIRROR]
+            command = ["debootstrap", "--variant=minbase", packages, release, str(root)]
             subprocess.run(command, check=True, capture_output=True)
             (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")
             container = self.buildah("from", "scratch")
@@ -145,7 +144,7 @@ class Store:
             self.buildah("add", "--quiet", container, root, "/")
             path = "PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
             self.buildah("config", "--env", path, container)
-            self.buildah("commit", "--quiet", container, image)
+            self.buildah("commit", "--quiet", container, f"localhost/{image}")
 
 
 class Image:
@@ -176,7 +175,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
         pytest.skip("images are built and run with mounts of their own, which takes root")
     store = Store(places.cache() / "images")
     base = re.findall(r"^FROM (\S+)", DOCKERFILE.read_text(), re.MULTILINE)[0]
-    _get_base(store, f"{base}")
+    _get_base(store, base)
     tag = f"localhost/squidex-operator-test:{os.getpid()}"
     mounts = _network_settings(tmp_path_factory.mktemp("image"))
     with contextlib.ExitStack() as stack:
