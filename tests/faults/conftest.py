@@ -1,4 +1,4 @@
-"""A sandbox of its own, because its parts are broken here; one operator for all namespaces, behind a proxy that has faults."""
+"""A sandbox of its own, because its parts are broken here; operators behind a proxy that has faults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.e2e.world import World
 from tests.faults.proxies import FaultProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 _numbers = itertools.count(1)
 
@@ -35,40 +35,46 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
-def _proxy(sandbox: Sandbox) -> Iterator[FaultProxy]:
+def fault_proxy(sandbox: Sandbox) -> Iterator[FaultProxy]:
+    """What stands between operators and the API server: without a fault, at first."""
     control_plane = sandbox.control_plane
     with FaultProxy(control_plane.url, control_plane.ca_file, sandbox.dir / "fault-proxy") as proxy:
         yield proxy
 
 
-@pytest.fixture
-def proxy(_proxy: FaultProxy) -> Iterator[FaultProxy]:
-    """What stands between the operator and the API server: without a fault, at first."""
-    yield _proxy
-    _proxy.clear()
-
-
 @pytest.fixture(scope="session")
-def _shared_operator(sandbox: Sandbox, _proxy: FaultProxy) -> Operator:
+def behind_proxy(sandbox: Sandbox, fault_proxy: FaultProxy) -> Callable[..., Operator]:
+    """Makes operators that reach the API server through the proxy."""
     direct = json.loads(sandbox.operator_kubeconfig().read_text())
     kubeconfig = write(
         sandbox.dir / "faults.kubeconfig",
-        server=f"https://127.0.0.1:{_proxy.port}",
-        ca=_proxy.ca,
+        server=f"https://127.0.0.1:{fault_proxy.port}",
+        ca=fault_proxy.ca,
         user="operator",
         auth=direct["users"][0]["user"]["token"],
     )
     args = ["--keys-interval=2s", "--relist-interval=4s", "--watch-grace=4s", "--client-fetch-burst=50"]
-    return Operator(sandbox.home, kubeconfig=kubeconfig, name="faults", extra_args=args)
+
+    def make(name: str, *, namespaces: Sequence[str] = ()) -> Operator:
+        return Operator(sandbox.home, kubeconfig=kubeconfig, name=name, namespaces=namespaces, extra_args=args)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def _operator_of_module(behind_proxy: Callable[..., Operator]) -> Iterator[Operator]:
+    operator = behind_proxy("faults")
+    yield operator
+    operator.stop()
 
 
 @pytest.fixture
-def operator(_shared_operator: Operator) -> Operator:
+def operator(_operator_of_module: Operator) -> Operator:
     """The operator for all namespaces, running and ready, whatever the test before did to it."""
-    if not _shared_operator.program.alive:
-        _shared_operator.start()
-    _shared_operator.wait_ready()
-    return _shared_operator
+    if not _operator_of_module.program.alive:
+        _operator_of_module.start()
+    _operator_of_module.wait_ready()
+    return _operator_of_module
 
 
 @pytest.fixture
@@ -82,6 +88,6 @@ def empty_world(sandbox: Sandbox) -> Iterator[World]:
 
 
 @pytest.fixture
-def world(operator: Operator, proxy: FaultProxy, empty_world: World) -> World:
+def world(operator: Operator, empty_world: World) -> World:
     """A namespace of its own, served by the shared operator behind the proxy."""
     return empty_world

@@ -65,6 +65,13 @@ async def _cancel_others() -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+    # asyncio has no way to ask for its transports, and each one left is a warning, which fails a test.
+    transports = asyncio.get_running_loop()._transports
+    async with asyncio.timeout(_DEADLINE):
+        while left := [each for each in transports.values() if each._sock is not None]:
+            for transport in left:
+                transport.abort()
+            await asyncio.sleep(0)
 
 
 class FreezingProxy(_Threaded):
@@ -76,16 +83,26 @@ class FreezingProxy(_Threaded):
         self._upstream = upstream
         self._frozen: set[int] = set()
         self._numbers = 0
-        self._open_now: set[int] = set()
+        self._open_now: dict[int, tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = {}
 
     def freeze(self) -> int:
         """Freeze the connections that are open now, for ever; how many those are. New ones are served."""
 
         async def work() -> int:
-            self._frozen |= self._open_now
+            self._frozen |= self._open_now.keys()
             return len(self._open_now)
 
         return int(self._run(work()))
+
+    def drop(self) -> None:
+        """Break the connections that are open now. New ones are served."""
+
+        async def work() -> None:
+            for both in list(self._open_now.values()):
+                for writer in both:
+                    writer.transport.abort()
+
+        self._run(work())
 
     async def _open(self) -> None:
         self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
@@ -99,13 +116,13 @@ class FreezingProxy(_Threaded):
         number = self._numbers
         with contextlib.suppress(OSError):
             up_reader, up_writer = await asyncio.open_connection(LOOPBACK, self._upstream)
-            self._open_now.add(number)
+            self._open_now[number] = (writer, up_writer)
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._pump(number, reader, up_writer))
                     group.create_task(self._pump(number, up_reader, writer))
             finally:
-                self._open_now.discard(number)
+                del self._open_now[number]
                 up_writer.close()
         writer.close()
 

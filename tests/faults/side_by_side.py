@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.e2e.world import World, condition
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from sandbox.environment import Sandbox
+    from tests.faults.proxies import Fault, FaultProxy
 
 _faults_lock = threading.Lock()
 
@@ -20,6 +21,14 @@ class Place(World):
     """A namespace named after its scenario; a dozen of them wait at the same time."""
 
     pause = 0.2
+
+    def __init__(self, sandbox: Sandbox, proxy: FaultProxy, namespace: str) -> None:
+        super().__init__(sandbox, sandbox.squidex, namespace)
+        self._proxy = proxy
+
+    def fault(self, method: str, rest: str, **what: Any) -> Fault:
+        """One request of the operator in this namespace meets a fault on its way."""
+        return self._proxy.add(method, f"/namespaces/{self.namespace}/{rest}", times=1, **what)
 
     def slow_tokens(self, seconds: float) -> None:
         """From now on, Squidex takes so long to give this client a token."""
@@ -42,11 +51,11 @@ class Place(World):
 
 
 def run(
-    scenarios: Sequence[Callable[[Place], None]], sandbox: Sandbox
+    scenarios: Sequence[Callable[[Place], None]], sandbox: Sandbox, proxy: FaultProxy
 ) -> Iterator[dict[str, concurrent.futures.Future[None]]]:
     """The futures of all scenarios, by their names."""
     names = [each.__name__ for each in scenarios]
-    places = [Place(sandbox, sandbox.squidex, name.replace("_", "-")) for name in names]
+    places = [Place(sandbox, proxy, namespace_of(each)) for each in scenarios]
     with concurrent.futures.ThreadPoolExecutor(len(scenarios)) as pool:
         played = [pool.submit(_play, each, place) for each, place in zip(scenarios, places, strict=True)]
         yield dict(zip(names, played, strict=True))
@@ -54,6 +63,11 @@ def run(
     sandbox.squidex.patch({"faults": []})
     for place in places:
         place.tear_down()
+
+
+def namespace_of(scenario: Callable[[Place], None]) -> str:
+    """Where a scenario plays."""
+    return scenario.__name__.replace("_", "-")[:63]
 
 
 def _play(scenario: Callable[[Place], None], place: Place) -> None:
