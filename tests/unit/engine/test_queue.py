@@ -1,0 +1,334 @@
+"""Keys and due times: one worker per key, nobody blocks anybody, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import pytest
+
+from squidex_operator.engine import clock, queue
+from tests.unit.engine import cluster
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+
+class Work:
+    """Workers that a test lets go on, key by key."""
+
+    def __init__(self, *, held: bool = False, watch: clock.Clock | None = None) -> None:
+        self.clock = cluster.Clock()
+        self.queue: queue.Queue[str] = queue.Queue(watch or self.clock)
+        self.begun: list[str] = []
+        self.done: list[str] = []
+        self.held = held
+        self.gates: dict[str, asyncio.Event] = {}
+        self.fails: list[BaseException] = []
+        self.changed = asyncio.Condition()
+
+    async def work(self, key: str) -> None:
+        self.begun.append(key)
+        await self._tell()
+        if self.held:
+            await self.gates.setdefault(key, asyncio.Event()).wait()
+            self.gates.pop(key)
+        if self.fails:
+            raise self.fails.pop(0)
+        self.done.append(key)
+        await self._tell()
+
+    def let_go(self, key: str) -> None:
+        self.gates.setdefault(key, asyncio.Event()).set()
+
+    async def until(self, look: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5), self.changed:
+            await self.changed.wait_for(look)
+
+    async def _tell(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    @contextlib.asynccontextmanager
+    async def running(self, workers: int = 4) -> AsyncIterator[asyncio.Task[None]]:
+        task = asyncio.create_task(self.queue.run(self.work, workers=workers))
+        try:
+            yield task
+        finally:
+            self.held = False
+            for gate in self.gates.values():
+                gate.set()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def at(seconds: float) -> dt.datetime:
+    return cluster.START + dt.timedelta(seconds=seconds)
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            await main()
+
+    asyncio.run(bounded())
+
+
+def test_keys_are_worked_on_in_the_order_in_which_they_are_due() -> None:
+    async def main() -> None:
+        w = Work()
+        for key, seconds in (("late", -1), ("first", -3), ("second", -2)):
+            w.queue.add(key, at(seconds))
+        async with w.running(workers=1):
+            await w.until(lambda: len(w.done) == 3)
+        assert w.done == ["first", "second", "late"]
+
+    run(main)
+
+
+def test_the_earliest_due_time_of_a_key_wins() -> None:
+    w = Work()
+    w.queue.add("key", at(100))
+    w.queue.add("key", at(50))
+    w.queue.add("key", at(200))
+    assert w.queue._due == {"key": at(50)}
+
+
+def test_a_key_that_was_made_due_earlier_runs_once() -> None:
+    async def main() -> None:
+        w = Work()
+        w.queue.add("key", at(60))
+        w.queue.add("key", at(0))
+        async with w.running():
+            await w.until(lambda: w.done == ["key"])
+            w.clock.advance(minutes=2)
+            w.queue.wake("other")
+            await w.until(lambda: len(w.done) == 2)
+        assert w.done == ["key", "other"]
+
+    run(main)
+
+
+def test_a_key_is_in_work_once_at_a_time_and_woken_meanwhile_it_runs_again() -> None:
+    async def main() -> None:
+        w = Work(held=True)
+        w.queue.wake("key")
+        async with w.running():
+            await w.until(lambda: w.begun == ["key"])
+            for _ in range(3):
+                w.queue.wake("key")
+            w.queue.wake("other")
+            await w.until(lambda: "other" in w.begun)
+            assert w.begun == ["key", "other"]
+            w.let_go("key")
+            await w.until(lambda: w.begun.count("key") == 2)
+            w.let_go("key")
+            w.let_go("other")
+            await w.until(lambda: len(w.done) == 3)
+        assert w.begun.count("key") == 2
+
+    run(main)
+
+
+def test_a_key_in_work_that_is_due_blocks_nobody() -> None:
+    async def main() -> None:
+        w = Work(held=True)
+        w.queue.wake("slow")
+        async with w.running(workers=2):
+            await w.until(lambda: w.begun == ["slow"])
+            w.queue.add("slow", at(-100))  # in front of everybody
+            for n in range(5):
+                w.queue.wake(f"other-{n}")
+                await w.until(lambda n=n: f"other-{n}" in w.begun)  # type: ignore[misc]
+                w.let_go(f"other-{n}")
+                await w.until(lambda n=n: f"other-{n}" in w.done)  # type: ignore[misc]
+            assert w.begun.count("slow") == 1
+
+    run(main)
+
+
+def test_a_key_that_is_due_later_waits_while_it_is_in_work() -> None:
+    async def main() -> None:
+        w = Work(held=True)
+        w.queue.wake("key")
+        async with w.running():
+            await w.until(lambda: w.begun == ["key"])
+            w.queue.add("key", at(30))
+            w.let_go("key")
+            await w.until(lambda: w.done == ["key"])
+            assert w.queue._due == {"key": at(30)}
+
+    run(main)
+
+
+def test_no_more_keys_are_in_work_than_there_are_workers() -> None:
+    async def main() -> None:
+        w = Work(held=True)
+        for n in range(5):
+            w.queue.wake(str(n))
+        async with w.running(workers=2):
+            await w.until(lambda: len(w.begun) == 2)
+            assert w.queue.running == 2
+            assert w.queue.depth() >= 2
+            for n in range(5):
+                w.let_go(str(n))
+            await w.until(lambda: len(w.done) == 5)
+
+    run(main)
+
+
+def test_a_bug_is_tried_again_after_a_minute_and_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        w = Work()
+        w.fails = [ValueError("a bug")]
+        w.queue.wake("key")
+        async with w.running():
+            await w.until(lambda: w.begun == ["key"])
+            w.queue.wake("other")
+            await w.until(lambda: w.done == ["other"])
+            assert w.queue.unforeseen == 1
+            assert w.queue._due == {"key": at(60)}
+            w.clock.advance(minutes=1)
+            w.queue.wake("third")
+            await w.until(lambda: "key" in w.done)
+
+    run(main)
+    assert "unforeseen key=key" in caplog.text
+
+
+def test_a_forgotten_key_does_not_run() -> None:
+    async def main() -> None:
+        w = Work()
+        w.queue.add("key", at(0))
+        w.queue.forget("key")
+        w.queue.forget("nobody")
+        w.queue.add("other", at(0))
+        async with w.running():
+            await w.until(lambda: w.done == ["other"])
+
+    run(main)
+
+
+def test_a_key_that_is_forgotten_while_it_is_in_work_does_not_run_again() -> None:
+    async def main() -> None:
+        w = Work(held=True)
+        w.queue.wake("key")
+        async with w.running():
+            await w.until(lambda: w.begun == ["key"])
+            w.queue.wake("key")
+            w.queue.wake("other")
+            await w.until(lambda: "other" in w.begun)
+            w.queue.forget("key")
+            w.let_go("key")
+            await w.until(lambda: w.done == ["key"])
+            w.queue.wake("third")
+            await w.until(lambda: "third" in w.begun)
+            assert w.begun == ["key", "other", "third"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("jump", [dt.timedelta(hours=3), dt.timedelta(days=400)], ids=["a nap", "a year in a drawer"])
+def test_a_clock_that_jumps_is_noticed(jump: dt.timedelta, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As long as the queue sleeps at most, made short for the test.
+    monkeypatch.setattr(queue, "LONGEST_SLEEP", dt.timedelta(milliseconds=5))
+
+    async def main() -> None:
+        w = Work()
+        w.queue.add("key", at(3600))
+        async with w.running():
+            await asyncio.sleep(0)
+            w.clock.at += jump  # nothing wakes the queue
+            await w.until(lambda: w.done == ["key"])
+
+    run(main)
+
+
+def test_a_clock_that_is_set_back_does_not_hold_up_what_is_woken() -> None:
+    async def main() -> None:
+        w = Work()
+        w.queue.add("key", at(10))
+        w.clock.advance(days=-1)
+        w.queue.wake("key")
+        async with w.running():
+            await w.until(lambda: w.done == ["key"])
+
+    run(main)
+
+
+def test_what_is_in_work_ends_when_the_queue_is_stopped() -> None:
+    async def main() -> None:
+        w = Work(held=True)
+        w.queue.wake("key")
+        w.queue.add("later", at(60))
+        task = asyncio.create_task(w.queue.run(w.work, workers=2))
+        await w.until(lambda: w.begun == ["key"])
+        task.cancel()
+        await asyncio.sleep(0)
+        w.let_go("key")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert w.done == ["key"]
+        assert w.queue.running == 0
+
+    run(main)
+
+
+def test_what_does_not_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "GRACE", dt.timedelta(milliseconds=1))
+
+    async def main() -> None:
+        w = Work(held=True)
+        w.queue.wake("key")
+        task = asyncio.create_task(w.queue.run(w.work, workers=2))
+        await w.until(lambda: w.begun == ["key"])
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert w.done == []
+        assert w.queue.running == 0
+
+    run(main)
+
+
+def test_depth_lag_and_the_longest_work_are_told() -> None:
+    async def main() -> None:
+        w = Work(held=True)
+        assert (w.queue.depth(), w.queue.lag(), w.queue.longest_running()) == (0, dt.timedelta(), dt.timedelta())
+        w.queue.add("due", at(0))
+        w.queue.add("later", at(1000))
+        w.clock.advance(seconds=30)
+        assert (w.queue.depth(), w.queue.lag()) == (1, dt.timedelta(seconds=30))
+        async with w.running():
+            await w.until(lambda: w.begun == ["due"])
+            w.clock.advance(seconds=5)
+            assert w.queue.longest_running() == dt.timedelta(seconds=5)
+            assert w.queue.lag() == dt.timedelta()
+
+    run(main)
+
+
+def test_a_key_that_is_woken_again_and_again_takes_no_more_room() -> None:
+    async def main() -> None:
+        w = Work()
+        for n in range(10):
+            w.queue.add(f"other-{n}", at(10_000))
+        async with w.running():
+            for n in range(500):
+                w.queue.add("key", at(5000))
+                w.queue.wake("key")
+                await w.until(lambda n=n: len(w.done) == n + 1)  # type: ignore[misc]
+            assert len(w.queue._heap) < 200
+            w.clock.advance(seconds=20_000)
+            w.queue.wake("last")
+            await w.until(lambda: len(w.done) == 511)
+        assert sorted(w.done[500:]) == sorted([*(f"other-{n}" for n in range(10)), "last"])
+
+    run(main)
+
+
+def test_the_wall_clock_is_aware_and_in_utc() -> None:
+    assert clock.WallClock().now().utcoffset() == dt.timedelta()

@@ -1,0 +1,122 @@
+"""The signing keys of each server."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import pytest
+
+from squidex_operator.engine import inventory, servers
+from tests.unit.engine import cluster
+
+if TYPE_CHECKING:
+    from tests.unit.engine.cluster import World
+
+URL = cluster.URL
+
+
+@pytest.fixture
+def world() -> World:
+    """Three tokens of one key; the second one expires first."""
+    world = cluster.World()
+    for name, lifetime in (("one", 30), ("two", 10), ("three", 20)):
+        world.squidex.lifetime = lifetime * 24 * 3600
+        world.put_client(name)
+        world.run()
+    world.clock.advance(minutes=1)
+    return world
+
+
+def check(world: World, ids: set[str] | None) -> tuple[list[str], bool]:
+    async def fetch(_url: str) -> frozenset[str] | None:
+        return None if ids is None else frozenset(ids)
+
+    keys, told = asyncio.run(world.tools.servers.check(URL, world.clock.now(), fetch))
+    return [key.name for key in keys], told
+
+
+def test_while_the_key_is_published_nothing_is_due(world: World) -> None:
+    assert check(world, {"key-1"}) == ([], True)
+    assert check(world, {"key-1", "key-2"}) == ([], True)
+
+
+def test_when_the_key_has_vanished_all_are_due_and_the_one_that_expires_first_is_first(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert check(world, {"key-2"}) == (["two", "three", "one"], True)
+    assert check(world, {"key-2"}) == (["two", "three", "one"], True)
+    assert caplog.text.count("signing keys replaced") == 1
+    assert "tokens=3" in caplog.text
+
+
+def test_an_answer_that_does_not_say_changes_nothing(world: World) -> None:
+    check(world, {"key-1"})
+    assert check(world, None) == ([], False)
+    assert world.tools.servers.publishes(URL, "key-1") is True
+    assert world.tools.servers.publishes(URL, "key-2") is False
+    assert world.tools.servers.publishes("https://other.test", "key-1") is None
+
+
+def test_what_was_published_before_a_token_was_issued_says_nothing_about_it(world: World) -> None:
+    check(world, {"key-0"})
+    key = inventory.Key(cluster.NAMESPACE, "one")
+    record, seen = world.inventory.records[key], world.inventory.targets[key]
+    assert world.tools.servers.key_vanished(record, seen, world.clock.now())
+    world.clock.advance(days=21)
+    world.run()
+    seen = world.inventory.targets[key]
+    assert seen.issued_at is not None
+    assert seen.issued_at > cluster.START + dt.timedelta(days=15)
+    assert not servers.Servers(world.inventory, interval=dt.timedelta(minutes=5)).key_vanished(
+        record, seen, world.clock.now()
+    )
+
+
+def test_a_token_without_a_key_id_has_no_key_that_could_vanish(world: World) -> None:
+    import dataclasses
+
+    check(world, {"key-2"})
+    key = inventory.Key(cluster.NAMESPACE, "one")
+    record, seen = world.inventory.records[key], world.inventory.targets[key]
+    for odd in (dataclasses.replace(seen, key_id=""), dataclasses.replace(seen, issued_at=None)):
+        assert not world.tools.servers.key_vanished(record, odd, world.clock.now())
+
+
+def test_a_key_that_signs_but_is_not_published_is_waited_for(world: World) -> None:
+    check(world, {"key-2"})
+    record = world.inventory.records[inventory.Key(cluster.NAMESPACE, "two")]
+    record.key_retry_at = world.clock.now() + dt.timedelta(minutes=10)
+    assert check(world, {"key-2"})[0] == ["three", "one"]
+    world.clock.advance(minutes=10)
+    assert check(world, {"key-2"})[0] == ["two", "three", "one"]
+
+
+def test_a_squidexclient_without_a_secret_is_not_due(world: World) -> None:
+    world.put_client("new")
+    assert "new" not in check(world, {"key-2"})[0]
+
+
+def test_a_server_is_watched_once_and_for_as_long_as_somebody_uses_it(world: World) -> None:
+    s = world.tools.servers
+    assert not s.begin(URL)  # the reconciles have begun it
+    assert s.begin("https://other.test")
+    assert s.next_check("https://other.test", world.clock.now()) is None
+    assert s.begin("https://other.test")
+    at = s.next_check(URL, world.clock.now())
+    assert at is not None
+    assert dt.timedelta(minutes=4.5) <= at - world.clock.now() <= dt.timedelta(minutes=5)
+    check(world, {"key-1"})
+    for name in ("one", "two", "three"):
+        world.delete_client(name)
+    assert s.next_check(URL, world.clock.now()) is None
+    assert s.publishes(URL, "key-1") is None
+    assert s._known == {"https://other.test"}
+
+
+def test_the_first_check_is_soon_and_not_at_once_for_all() -> None:
+    s = servers.Servers(inventory.Inventory(), interval=dt.timedelta(minutes=5))
+    waits = {s.first_check(f"https://{n}.test", cluster.START) - cluster.START for n in range(20)}
+    assert len(waits) == 20
+    assert max(waits) <= dt.timedelta(seconds=30)
