@@ -106,12 +106,12 @@ class Http:
         if (found := self._clients.pop((ca, proxy), None)) is not None:
             self._clients[ca, proxy] = found  # the one used last is put out last
             return found
-        context = _context(host, ca)
+        context, through = _context(host, ca), _proxy(proxy)
         # A jar that takes nothing: a load balancer's cookie would pin all clients to one replica.
         jar = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         client = httpx.AsyncClient(
             transport=httpx_aiohttp.AiohttpTransport(
-                verify=context, client=lambda: self._session(context), proxy=httpx.Proxy(proxy) if proxy else None
+                verify=context, client=lambda: self._session(context), proxy=through
             ),
             timeout=httpx.Timeout(self._timeout),
             follow_redirects=False,
@@ -171,6 +171,17 @@ def _context(host: str, ca: str) -> ssl.SSLContext:
         raise errors.RejectedError(
             reasons.Reason.CA_UNAVAILABLE,
             f"The certificates that spec.tls.caRef names, for {host}, are not valid PEM.",
+        ) from None
+
+
+def _proxy(url: str | None) -> httpx.Proxy | None:
+    try:
+        return httpx.Proxy(url) if url else None
+    except (ValueError, httpx.InvalidURL):
+        # Not the URL itself: it may carry a password.
+        raise errors.UnavailableError(
+            reasons.Reason.UNREACHABLE,
+            "The operator's HTTPS_PROXY or HTTP_PROXY is not a URL such as http://proxy.example.com:3128.",
         ) from None
 
 

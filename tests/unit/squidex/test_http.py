@@ -16,6 +16,7 @@ import pytest
 
 from sandbox import squidex
 from sandbox.controlplane import certificates
+from squidex_operator import proxies
 from squidex_operator.api import reasons
 from squidex_operator.squidex import answers, errors, http
 from tests.unit.squidex import wire
@@ -457,6 +458,17 @@ def test_after_the_end_a_request_is_an_error_of_ours() -> None:
                 await sender.send("GET", f"{server.url}/healthz")
 
     run(work)
+
+
+@pytest.mark.parametrize("url", ["user:the-password@proxy", "ftp://proxy", "proxy\n"])
+def test_a_proxy_that_is_none_is_an_error_of_ours_that_does_not_show_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxies, "proxy_for", lambda _: url)
+    error = failure(lambda sender: sender.send("GET", "https://squidex.test/"))
+    assert error.problem.reason is Reason.UNREACHABLE
+    assert "HTTPS_PROXY" in error.problem.message
+    assert "the-password" not in error.problem.message
 
 
 def test_a_failure_without_a_cause_in_the_chain_has_a_name() -> None:
