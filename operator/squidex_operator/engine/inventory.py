@@ -80,29 +80,33 @@ class Inventory:
         self._by_uid: dict[str, Key] = {}
         self._by_target: collections.defaultdict[Key, set[Key]] = collections.defaultdict(set)
         self._by_credentials: collections.defaultdict[Key, set[Key]] = collections.defaultdict(set)
+        self._by_server: collections.defaultdict[str, dict[Key, None]] = collections.defaultdict(dict)
+        """In the order in which they came: each is asked about every few minutes, for thousands of servers."""
         self._gone: collections.OrderedDict[str, str] = collections.OrderedDict()
         """uid -> version of what went: a list or an answer that was under way must not bring it back."""
 
     def see_client(self, body: Mapping[str, Any]) -> set[Key]:
         """A SquidexClient as it is now. Nothing is concerned by what others wrote to its status or metadata."""
-        client = read_client(body)
-        key = Key(client.namespace, client.name)
+        metadata = body["metadata"]
+        key = Key(metadata["namespace"], metadata["name"])
+        version = metadata["resourceVersion"]
         record = self.records.get(key)
-        if record is not None and not _is_newer(client.resource_version, record.client.resource_version):
+        if record is not None and not _is_newer(version, record.client.resource_version):
+            return set()  # before it is read: a list of thousands that changed nothing is to cost nothing
+        if self._is_gone(metadata["uid"], version):
             return set()
-        if self._is_gone(client.uid, client.resource_version):
-            return set()
+        client = read_client(body)
         if record is None or record.client.uid != client.uid:
             self.forget_client(key)
             self.records[key] = self._new_record(client)
             self._index(key, client)
             return {key}
         old = record.client
-        self._unindex(key, old)
         record.client = client
-        self._index(key, client)
         changed = client.generation != old.generation or client.deleting != old.deleting
         if client.generation != old.generation:
+            self._unindex(key, old)
+            self._index(key, client)
             record.credentials = observed.UNKNOWN
             record.credentials_due = record.probe_due = None
         return {key} if changed else set()
@@ -183,9 +187,8 @@ class Inventory:
 
     def of_server(self, base_url: str) -> Iterator[tuple[Key, Record]]:
         """The SquidexClients of one Squidex."""
-        for key, record in self.records.items():
-            if record.client.spec is not None and record.client.spec.base_url == base_url:
-                yield key, record
+        for key in self._by_server.get(base_url, ()):
+            yield key, self.records[key]
 
     def _note_gone(self, uid: str, version: str) -> None:
         if not self._is_gone(uid, version):
@@ -247,6 +250,7 @@ class Inventory:
         self._by_target[Key(client.namespace, client.target_name)].add(key)
         if client.spec is not None:
             self._by_credentials[Key(client.namespace, client.spec.credentials_secret_ref.name)].add(key)
+            self._by_server[client.spec.base_url][key] = None
 
     def _unindex(self, key: Key, client: observed.Client) -> None:
         self._by_uid.pop(client.uid, None)
@@ -258,6 +262,10 @@ class Inventory:
             index[Key(client.namespace, name)].discard(key)
             if not index[Key(client.namespace, name)]:
                 del index[Key(client.namespace, name)]
+        if client.spec is not None:
+            self._by_server[client.spec.base_url].pop(key, None)
+            if not self._by_server[client.spec.base_url]:
+                del self._by_server[client.spec.base_url]
 
 
 _GONE_KEPT = 4096
@@ -324,6 +332,8 @@ def _is_newer(version: str, known: str) -> bool:
 
 def _plain(value: Any) -> Any:
     """A plain copy: Kopf hands out views that keep the whole object alive."""
+    if isinstance(value, str):
+        return value  # most of them: the test for a Mapping is slow
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

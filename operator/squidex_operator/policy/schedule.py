@@ -24,6 +24,15 @@ def fraction(uid: str, salt: str) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
+def next_slot(now: dt.datetime, interval: dt.timedelta, uid: str, salt: str) -> dt.datetime:
+    """The next of the times that lie an interval apart and are always the same for a uid.
+
+    So a restart spreads work over the interval and yet postpones none of it, however often it happens.
+    """
+    first = dt.datetime.fromtimestamp(0, dt.UTC) + interval * fraction(uid, salt)
+    return first + interval * ((now - first) // interval + 1)
+
+
 def runway(lifetime: dt.timedelta) -> dt.timedelta:
     """How long before its death a token is replaced at the latest."""
     return min(MIN_RUNWAY, lifetime / 3)

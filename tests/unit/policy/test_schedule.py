@@ -150,3 +150,13 @@ def test_a_clock_that_was_set_back_does_not_close_a_bucket_for_a_year() -> None:
     at, bucket = bucket.take(NOW)
     assert at - NOW == dt.timedelta(seconds=2)
     assert bucket.take(NOW + dt.timedelta(seconds=10))[0] == NOW + dt.timedelta(seconds=10)
+
+
+@pytest.mark.parametrize("hours", [1, 24, 168])
+def test_a_slot_is_less_than_an_interval_away_and_no_restart_moves_it(hours: int) -> None:
+    interval, now = dt.timedelta(hours=hours), dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+    slot = schedule.next_slot(now, interval, "uid-1", "probe")
+    assert now < slot <= now + interval
+    assert schedule.next_slot(slot - dt.timedelta(seconds=1), interval, "uid-1", "probe") == slot
+    assert schedule.next_slot(slot, interval, "uid-1", "probe") == slot + interval
+    assert schedule.next_slot(now, interval, "uid-2", "probe") != slot
