@@ -169,7 +169,8 @@ class Process:
             lambda: t.queue.lag().total_seconds(),
         )
         m.gauge("squidex_operator_loop_lag_seconds", "How late the event loop is.", lambda: self.heartbeat.lag)
-        m.gauge("squidex_operator_clock_jumps", "How often the clock jumped.", lambda: self.heartbeat.jumps)
+        m.counter("squidex_operator_clock_jumps", "How often the clock jumped.", lambda: self.heartbeat.jumps)
+        m.counter("squidex_operator_unforeseen_errors", "Bugs: see the log.", lambda: t.queue.unforeseen)
         m.gauge(
             "squidex_operator_watch_age_seconds",
             "How long ago the watch, or a list, was heard of.",

@@ -49,6 +49,8 @@ class Reconciler:
         steps.schedule_looks(t, p)
         if at := steps.awaits_turn(t, p):
             t.queue.add(key, at)
+            if problem := steps.held_up(t, p):
+                await self._report(p, problem)
             return
         again, stopped = await self._bring(p)
         if t.inventory.records.get(key) is not record:
@@ -238,6 +240,9 @@ class Reconciler:
         vanished, told = await t.servers.check(key.base_url, now, self._fetch_keys)
         t.metrics.key_checks.labels(result="told" if told else "inconclusive").inc()
         for client_key in vanished:
+            if record := t.inventory.records.get(client_key):
+                # Where no new token can be had, the server is asked at least what it makes of the old one.
+                record.probe_due = now
             t.queue.wake(client_key)
         if at := t.servers.next_check(key.base_url, now):
             t.queue.add(key, at)

@@ -129,6 +129,8 @@ async def publish(t: tools.Tools, p: Pass, step: decide.Publish) -> None:
     if not (cause is reasons.Cause.FIRST_TOKEN and record.failure is None):
         # A first token that comes at once is no news: the conditions say it, and a thousand of them would be a flood.
         text = f"Wrote a token valid until {until} to Secret {record.client.target_name!r}."
+        if step.source is decide.Source.TARGET:
+            text = f"Mended Secret {record.client.target_name!r}; its token is the same as before."
         p.events.append(("Normal", str(cause), text))
     if pending is None:
         return
@@ -195,6 +197,18 @@ def awaits_turn(t: tools.Tools, p: Pass) -> dt.datetime | None:
     if record.failure is not None or isinstance(record.credentials, backoff.Problem):
         return None
     return t.hosts.turn(client.spec.host, p.key)
+
+
+def held_up(t: tools.Tools, p: Pass) -> backoff.Problem | None:
+    """What to tell a SquidexClient without a token that has to wait because its server asked others to."""
+    until = t.hosts.paused_until(p.spec.host)
+    if until is None:
+        return None
+    return backoff.Problem(
+        backoff.Kind.TRANSIENT,
+        reasons.Reason.RATE_LIMITED,
+        f"{p.spec.host} asked for no more requests until {render.format_time(until)}: a token is fetched then.",
+    )
 
 
 def schedule_looks(t: tools.Tools, p: Pass) -> None:

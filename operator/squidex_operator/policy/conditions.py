@@ -17,6 +17,17 @@ _Condition = reasons.ConditionType
 _Reason = reasons.Reason
 
 
+_WORTH_AN_EVENT = (_Condition.READY, _Condition.REFRESH_FAILING, _Condition.TOKEN_ACCEPTED)
+_NO_NEWS = {
+    _Reason.PENDING,
+    _Reason.NOT_PROBED,
+    _Reason.PROBE_OFF,
+    _Reason.PROBE_INCONCLUSIVE,
+    _Reason.TOKEN_MISSING,
+    _Reason.ACCEPTED,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Refreshed:
     """The last token that was published, and why it was fetched."""
@@ -53,7 +64,7 @@ def build(
     findings = {
         _Condition.READY: _ready(now, o, stopped),
         _Condition.REFRESH_FAILING: _refresh_failing(failure, has_token=checks.target(o) is not None),
-        _Condition.TOKEN_ACCEPTED: _token_accepted(o, spec, previous),
+        _Condition.TOKEN_ACCEPTED: _token_accepted(now, o, spec, previous),
         _Condition.CREDENTIALS_AVAILABLE: _credentials_available(o, previous),
     }
     status: dict[str, Any] = {
@@ -71,23 +82,19 @@ def build(
 
 
 def transitions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What is worth an event: (type, reason, message) for `Ready` and `RefreshFailing` as they change."""
-    events = []
+    """What is worth an event: (type, reason, message) for conditions as they change, and each reason once."""
+    events: dict[str, tuple[str, str, str]] = {}
     before = {c["type"]: c for c in old.get("conditions") or [] if "type" in c}
     for condition in new["conditions"]:
         kind, was = condition["type"], before.get(condition["type"], {})
         same = (was.get("status"), was.get("reason")) == (condition["status"], condition["reason"])
-        if same or kind not in (_Condition.READY, _Condition.REFRESH_FAILING):
+        if same or kind not in _WORTH_AN_EVENT or condition["reason"] in _NO_NEWS:
             continue
-        good = "True" if kind == _Condition.READY else "False"
-        if condition["reason"] == _Reason.PENDING:
-            continue
-        if condition["status"] != good:
-            events.append(("Warning", condition["reason"], condition["message"]))
-        elif was.get("status") not in (None, good):
-            events.append(("Normal", condition["reason"], condition["message"]))
-    # Ready and RefreshFailing often say the same thing: once is enough.
-    return list(dict.fromkeys(events))
+        good = "False" if kind == _Condition.REFRESH_FAILING else "True"
+        event = ("Warning" if condition["status"] != good else "Normal", condition["reason"], condition["message"])
+        if condition["status"] != good or was.get("status") not in (None, good):
+            events.setdefault(condition["reason"], event)
+    return list(events.values())
 
 
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,10 +150,14 @@ def _with_next_try(failure: backoff.Failure) -> str:
     return f"{failure.problem.message}{NEXT_TRY}{render.format_time(failure.next_attempt)}."
 
 
-def _token_accepted(o: observed.Observed, spec: resource.Spec | None, previous: Mapping[str, Any]) -> _Finding:
+def _token_accepted(
+    now: dt.datetime, o: observed.Observed, spec: resource.Spec | None, previous: Mapping[str, Any]
+) -> _Finding:
     seen = checks.target(o)
     if seen is None or not _is_ours(o, seen) or not seen.token_intact:
         return _Finding("Unknown", _Reason.TOKEN_MISSING, "There is no token to ask about.")
+    if seen.expires_at is not None and now >= seen.expires_at:
+        return _Finding("False", _Reason.TOKEN_EXPIRED, f"The token expired at {render.format_time(seen.expires_at)}.")
     if spec is not None and spec.probe.mode == "Off":
         return _Finding("Unknown", _Reason.PROBE_OFF, "spec.probe.mode is Off.")
     if o.probed is None or o.probed.data_hash != seen.data_hash:
