@@ -76,8 +76,8 @@ class Server:
         """
         host, _, port = listen.rpartition(":")
         app = web.Application()
-        app.router.add_get("/livez", lambda _: self._answer(self._live))
-        app.router.add_get("/readyz", lambda _: self._answer(self._ready))
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._render)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
@@ -90,11 +90,18 @@ class Server:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _answer(self, checks: Mapping[str, Check]) -> web.Response:
-        found = {name: check() for name, check in checks.items()}
-        lines = [f"[-] {name}: {problem}" if problem else f"[+] {name}" for name, problem in found.items()]
-        status = 503 if any(found.values()) else 200
-        return web.Response(status=status, text="\n".join([*lines, ""]))
+    async def _livez(self, _request: web.Request) -> web.Response:
+        return _answer(self._live)
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        return _answer(self._ready)
 
     async def _render(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def _answer(checks: Mapping[str, Check]) -> web.Response:
+    found = {name: check() for name, check in checks.items()}
+    lines = [f"[-] {name}: {problem}" if problem else f"[+] {name}" for name, problem in found.items()]
+    status = 503 if any(found.values()) else 200
+    return web.Response(status=status, text="\n".join([*lines, ""]))

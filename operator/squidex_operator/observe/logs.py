@@ -4,8 +4,11 @@ import logging
 import re
 import sys
 
-# A JWT in any text: three base64url parts, the first of which is a JSON object ('{"' is eyJ). And anything behind "Bearer".
-_TOKEN = re.compile(r"eyJ[\w-]{8,}(?:\.[\w-]*){0,2}|(?i:bearer)\s+[\w.~+/-]{16,}=*|client_secret=[^&\s]+")
+# A JWT in any text: three base64url parts, the first of which is a JSON object ('{"' is eyJ); the same as a Secret's data has
+# it, in base64 once more (eyJ is ZXlK). And anything behind "Bearer" and in a form's client_secret.
+_TOKEN = re.compile(
+    r"eyJ[\w-]{8,}(?:\.[\w-]*){0,2}|ZXlK[\w+/-]{8,}=*|(?i:bearer)\s+[\w.~+/-]{16,}=*|client_secret=[^&\s]+"
+)
 
 
 class _Redacting(logging.Formatter):
