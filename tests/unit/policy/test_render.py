@@ -93,6 +93,10 @@ def test_an_opaque_token_is_held_by_its_hash() -> None:
     assert render.read_grant(situation.secret(granted=granted)) == granted
 
 
+def test_an_empty_token_is_none_even_where_its_hash_is_right() -> None:
+    assert not render.read_target(situation.secret(granted=situation.grant(token=""))).token_intact
+
+
 @pytest.mark.parametrize(
     ("change", "data_intact", "token_intact"),
     [
