@@ -366,6 +366,13 @@ def test_every_condition_is_there_from_the_first_report_on() -> None:
         assert one["message"].endswith((".", "?"))
 
 
+def test_an_expired_token_is_not_accepted_any_more() -> None:
+    old = [condition("TokenAccepted", "True", "Accepted")]
+    status = conditions.build(NOW + dt.timedelta(days=400), seen(client=client(status={"conditions": old})))
+    found = next(c for c in status["conditions"] if c["type"] == "TokenAccepted")
+    assert (found["status"], found["reason"]) == ("False", "TokenExpired")
+
+
 # Events.
 
 
@@ -415,7 +422,28 @@ PENDING = condition("Ready", "False", "Pending", "Wait.")
         pytest.param(status_of(PENDING), status_of(READY), [("Normal", "TokenValid", "Valid.")], id="ready at last"),
         pytest.param(
             status_of(condition("TokenAccepted", "True", "Accepted")),
-            status_of(condition("TokenAccepted", "False", "TokenRefused")),
+            status_of(condition("TokenAccepted", "Unknown", "AppNotFound", "Gone.")),
+            [("Warning", "AppNotFound", "Gone.")],
+            id="the app is gone, and pods get 404",
+        ),
+        pytest.param(
+            status_of(condition("TokenAccepted", "True", "Accepted")),
+            status_of(condition("TokenAccepted", "Unknown", "ProbeInconclusive", "Slow.")),
+            [],
+            id="a probe without an answer is no event",
+        ),
+        pytest.param(
+            status_of(READY, condition("TokenAccepted", "True", "Accepted")),
+            status_of(
+                condition("Ready", "False", "TokenRefused", "Refused. Next try at noon."),
+                condition("TokenAccepted", "False", "TokenRefused", "Refused."),
+            ),
+            [("Warning", "TokenRefused", "Refused. Next try at noon.")],
+            id="one reason, said twice in different words, is one event",
+        ),
+        pytest.param(
+            status_of(condition("CredentialsAvailable", "True", "CredentialsFound")),
+            status_of(condition("CredentialsAvailable", "False", "CredentialsMissing")),
             [],
             id="other conditions have no events",
         ),
