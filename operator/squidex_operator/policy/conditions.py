@@ -28,6 +28,10 @@ _NO_NEWS = {
 }
 
 
+_SAID_WITHOUT_ASKING = {_Reason.PROBE_OFF, _Reason.TOKEN_MISSING, _Reason.TOKEN_EXPIRED}
+"""Of a token that can be asked about again, as probes are on, or the clock is right, these say nothing."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Refreshed:
     """The last token that was published, and why it was fetched."""
@@ -163,7 +167,7 @@ def _token_accepted(
     if o.probed is None or o.probed.data_hash != seen.data_hash:
         was = _previous(previous, _Condition.TOKEN_ACCEPTED)
         same_token = seen.issued_at and previous.get("issuedAt") == render.format_time(seen.issued_at)
-        if was and same_token and was.reason not in (_Reason.PROBE_OFF, _Reason.TOKEN_MISSING):
+        if was and same_token and was.reason not in _SAID_WITHOUT_ASKING:
             return was
         return _Finding("Unknown", _Reason.NOT_PROBED, "The server was not asked about this token yet.")
     status, reason = {

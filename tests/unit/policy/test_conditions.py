@@ -191,6 +191,7 @@ NOT_ASKED = ("Unknown", "NotProbed", "The server was not asked about this token 
         ),
         pytest.param({"client": reported("Unknown", "ProbeOff")}, NOT_ASKED, id="probes were off, and are on again"),
         pytest.param({"client": reported("Unknown", "TokenMissing")}, NOT_ASKED, id="there was no token"),
+        pytest.param({"client": reported("False", "TokenExpired")}, NOT_ASKED, id="expired, by a clock that was wrong"),
     ],
 )
 def test_token_accepted(changes: dict[str, Any], expected: tuple[str, str, str]) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # The same examples on every machine: a test that fails must fail again.
-quick = hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
-long = hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
+quick = hypothesis.settings(max_examples=80, deadline=None, derandomize=True)
+long = hypothesis.settings(max_examples=120, deadline=None, derandomize=True)
 
 NOW = situation.NOW
 seconds = st.integers(1, 366 * 86400).map(lambda n: dt.timedelta(seconds=n))
