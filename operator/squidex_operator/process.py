@@ -122,6 +122,8 @@ class Process:
         self._tasks = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
         done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         for task in done:
+            if task.cancelled():
+                raise health.UnhealthyError(f"{task.get_name()} was cancelled")
             if error := task.exception():
                 raise error
             # Kopf ends without an error when it was stopped, by a signal or by `stop`.

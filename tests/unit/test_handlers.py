@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from squidex_operator.kube import access
 from tests.unit.kube import apiserver
 
 if TYPE_CHECKING:
-    import datetime as dt
     import pathlib
 
 
@@ -33,10 +33,8 @@ class Listener:
         self.told.append(("secret", kind, body["metadata"]["name"]))
 
 
-def build(**given: dt.timedelta) -> kopf.OperatorSettings:
-    import datetime
-
-    return handlers.build_settings(inactivity=given.get("inactivity", datetime.timedelta(seconds=70)))
+def build() -> kopf.OperatorSettings:
+    return handlers.build_settings(inactivity=dt.timedelta(seconds=70))
 
 
 def resource(group: str, version: str, plural: str) -> references.Resource:
@@ -71,6 +69,7 @@ def test_nothing_is_posted_nothing_is_scanned_and_there_are_no_peers() -> None:
     assert found.scanning.disabled
     assert found.networking.request_timeout == 30
     assert found.watching.chunk_size == 500
+    assert found.watching.inactivity_timeout == 70
 
 
 def test_requests_are_tried_again_for_ever_and_slower_and_slower() -> None:
