@@ -600,9 +600,18 @@ def reported(world: World, reason: str) -> Any:
 
 def test_a_squidexclient_that_is_made_again_at_once_does_not_adopt_what_is_about_to_go(world: World) -> None:
     world.ready()
-    old = world.token()
-    for _ in range(3):
-        world.kubectl("delete", "sqc", "shop", "--wait=false")
+    old, before = world.token(), world.get("secret", "shop")
+    garbage_collection = world.sandbox.control_plane.controller_manager
+    garbage_collection.pause()
+    try:
+        world.kubectl("delete", "sqc", "shop")
         world.create()
+        seen = world.wait_condition("Ready", "False", "TargetNotOwned")
+        assert "belongs to a SquidexClient that was deleted just now" in seen["message"]
+        assert world.get("secret", "shop") == before
+        assert world.token_requests() == 1
+    finally:
+        garbage_collection.resume()
     world.new_token(old)
     world.wait_ready()
+    assert world.token_requests() == 2
