@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-unit check format sandbox sandbox-down lock clean
+.PHONY: help demo test test-unit chaos check format sandbox sandbox-down lock clean
 
 help:
 	@echo "make demo          the main job on an embedded control plane and a stand-in Squidex; ends by itself"
 	@echo "make test          all tests, with coverage"
 	@echo "make test-unit     the tests that need no control plane: seconds"
+	@echo "make chaos         kills the operator 50 times with renewals and faults going on: four minutes; SEED=… repeats a run"
 	@echo "make check         format, lint, types, imports"
 	@echo "make sandbox       leave a control plane, a stand-in Squidex and the operator running, and say how to use them"
 	@echo "make sandbox-down  end that"
@@ -37,6 +38,9 @@ test: $(READY)
 
 test-unit: $(READY)
 	@$(BIN)/pytest tests/unit
+
+chaos: $(READY)
+	@$(BIN)/python -m tests.faults.chaos --kills $${KILLS:-50} $${SEED:+--seed $$SEED}
 
 check: $(READY)
 	@$(BIN)/ruff format --check .

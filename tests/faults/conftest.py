@@ -53,7 +53,7 @@ def behind_proxy(sandbox: Sandbox, fault_proxy: FaultProxy) -> Callable[..., Ope
         user="operator",
         auth=direct["users"][0]["user"]["token"],
     )
-    args = ["--keys-interval=2s", "--relist-interval=4s", "--watch-grace=4s", "--client-fetch-burst=50"]
+    args = ["--keys-interval=2s", "--relist-interval=4s", "--watch-grace=15s", "--client-fetch-burst=50"]
 
     def make(name: str, *, namespaces: Sequence[str] = ()) -> Operator:
         return Operator(sandbox.home, kubeconfig=kubeconfig, name=name, namespaces=namespaces, extra_args=args)

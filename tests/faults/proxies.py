@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DEADLINE = 30.0
+_LONGEST_HOLD = 90.0
 
 
 class _Threaded:
@@ -174,7 +175,7 @@ class Fault:
         self.seen += 1
         self._reached.set()
         if self.hold:
-            await asyncio.to_thread(self._released.wait, _DEADLINE)
+            await asyncio.to_thread(self._released.wait, _LONGEST_HOLD)
 
 
 class FaultProxy(_Threaded):
@@ -224,6 +225,7 @@ class FaultProxy(_Threaded):
         self.port = self._runner.addresses[0][1]
 
     async def _close(self) -> None:
+        self.clear()
         await self._runner.cleanup()
         await self._session.close()
 

@@ -45,6 +45,18 @@ def a_create_whose_answer_is_lost(place: Place) -> None:
     )
 
 
+def a_create_that_arrives_after_its_time_out(place: Place) -> None:
+    """It is taken for what it is, whether it arrives before or after the next try."""
+    fault = place.fault("POST", "secrets", hold=True)
+    place.create()
+    fault.wait_reached()
+    place.wait(lambda: place.failing() == "KubernetesError", "the time-out", deadline=PATIENCE)
+    fault.release()
+    place.wait_ready(deadline=PATIENCE)
+    assert place.token_requests() == 1
+    assert place.accepts(place.token()) == 200
+
+
 def an_apply_whose_answer_is_lost(place: Place) -> None:
     """As with a create."""
     place.ready()
@@ -190,6 +202,7 @@ SCENARIOS = [
     a_create_that_is_answered_with_429,
     a_create_that_is_answered_with_500,
     a_create_whose_answer_is_lost,
+    a_create_that_arrives_after_its_time_out,
     an_apply_whose_answer_is_lost,
     a_status_whose_answer_is_lost,
     a_status_that_is_refused_for_a_while,
