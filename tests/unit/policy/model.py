@@ -222,6 +222,7 @@ class World:
         memory.credentials_due = None if self.labelled else self.now + dt.timedelta(minutes=1)
         if not self.credentials_there:
             memory.credentials = credentials.missing(ref)
+            memory.credentials_due = self.now + dt.timedelta(minutes=1)
             return
         memory.credentials = credentials.CredentialsSeen(
             uid="uid-of-credentials",
