@@ -5,6 +5,7 @@ Stored bodies are never changed in place: each write stores a new one, so that w
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import random
 import uuid
@@ -53,6 +54,7 @@ class Cluster:
         self.terminating: set[str] = set()
         self.owners: dict[str, dict[str, Owner]] = {}
         """For each Secret, by uid: who manages each of its fields."""
+        self._owned: collections.defaultdict[str, list[Key]] = collections.defaultdict(list)
         self._version = 1000
 
     def get(self, what: str, key: Key) -> Body | None:
@@ -106,14 +108,18 @@ class Cluster:
         if what == CLIENTS or has_role(old):
             self._notify(what, "DELETED", _versioned(old, self._version))
         if what == CLIENTS:
-            uid = old["metadata"]["uid"]
-            virtual.call_later(self.rng.uniform(0.05, 10), lambda: self._collect(key.namespace, uid))
+            self._collect_later(old["metadata"]["uid"])
 
-    def _collect(self, namespace: str, uid: str) -> None:
-        """Garbage collection: what names a dead owner, and no other, goes."""
-        for key, body in list(self.objects[SECRETS].items()):
-            owners = [owner["uid"] for owner in body["metadata"].get("ownerReferences") or []]
-            if key.namespace == namespace and owners == [uid]:
+    def _collect_later(self, uid: str) -> None:
+        virtual.call_later(self.rng.uniform(0.05, 10), lambda: self._collect(uid))
+
+    def _collect(self, uid: str) -> None:
+        """Garbage collection: what names owners, and none that lives, goes."""
+        for key in list(self._owned.get(uid, ())):
+            body = self.objects[SECRETS].get(key)
+            owners = {owner["uid"] for owner in (body or {}).get("metadata", {}).get("ownerReferences") or []}
+            alive = {client["metadata"]["uid"] for client in self.objects[CLIENTS].values()} if uid in owners else set()
+            if owners and not owners & alive:
                 self.delete(SECRETS, key)
 
     def _store(self, what: str, body: Body, event: str) -> Body:
@@ -122,6 +128,11 @@ class Cluster:
         metadata = stored["metadata"]
         key = Key(metadata["namespace"], metadata["name"])
         self.objects[what][key] = stored
+        for owner in metadata.get("ownerReferences") or []:
+            if key not in self._owned[owner["uid"]]:
+                self._owned[owner["uid"]].append(key)
+                # An owner that is dead already is found out, too.
+                self._collect_later(owner["uid"])
         self._tell(what, key, stored)
         if event and (what == CLIENTS or has_role(stored)):
             self._notify(what, event, stored)

@@ -31,6 +31,7 @@ class Facts:
     issuer: int
     expires: float
     """On the server's clock: true seconds plus its skew."""
+    lifetime: float
     bad: bool = False
     """Issued, and refused by the server that issued it."""
 
@@ -117,9 +118,8 @@ class Server:
         if self.secrets[client_id] != form["client_secret"]:
             return wire.oauth_error(401, "invalid_client", "The specified client credentials are invalid.")
         granted = self.lifetime - self.rng.choice((0, 1))
-        facts = Facts(
-            self.base_url, client_id, key_id, self.issuer, int(self.time()) + self.lifetime, bad=self.signs_badly
-        )
+        dies = int(self.time()) + self.lifetime
+        facts = Facts(self.base_url, client_id, key_id, self.issuer, dies, self.lifetime, bad=self.signs_badly)
         token = self._sign(facts)
         self.tokens[token] = facts
         answer = {"access_token": token, "token_type": "Bearer", "expires_in": int(granted), "scope": form["scope"]}

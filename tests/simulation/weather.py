@@ -1,0 +1,128 @@
+"""What happens outside by itself: outages of servers and of the API server, replaced keys, restarts, clocks that jump."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from tests.simulation import faults, squidex, virtual
+from tests.simulation import judge as judge_module
+from tests.simulation import process as process_module
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+_TRANSIENT = 11 * MINUTE
+"""The longest wait after a failure that will pass, with a minute for the work."""
+_UNKNOWN = 61 * MINUTE
+"""The same, after an answer that says nothing."""
+
+
+def _mishaps(rng: random.Random) -> tuple[faults.Fault, float]:
+    """A mishap, and how long the operator may wait after it."""
+    return rng.choice(
+        [
+            (faults.html(500), _TRANSIENT),
+            (faults.status(503), _TRANSIENT),
+            (faults.html(502), _TRANSIENT),
+            (faults.html(200), _UNKNOWN),
+            (faults.redirect(), _UNKNOWN),
+            (faults.html(403), _UNKNOWN),
+            (faults.unreachable(), _TRANSIENT),
+            (faults.reset(), _TRANSIENT),
+            (faults.hang(), _TRANSIENT),
+            (faults.slow(10.0), _TRANSIENT),
+            (faults.rate_limit("120"), _TRANSIENT),
+            (faults.rate_limit(1800.0), 31 * MINUTE),
+            (faults.rate_limit(), _TRANSIENT),
+            (faults.header_dropped(), _TRANSIENT),
+            (faults.truncated(), _TRANSIENT),
+            (faults.wrong_types(), _UNKNOWN),
+        ]
+    )
+
+
+class Weather:
+    """Until it is calm."""
+
+    def __init__(self, judge: judge_module.Judge, process: process_module.Process, rng: random.Random) -> None:
+        self._judge = judge
+        self._process = process
+        self._rng = rng
+        self.restarts: list[float] = []
+        self.jumps: list[float] = []
+        self.outages = 0
+        self.kills: dict[str, list[float]] = {}
+        """For each server, when its tokens died at one stroke."""
+
+    async def of_server(self, server: squidex.Server) -> None:
+        """Mishaps, one after the other."""
+        while True:
+            await asyncio.sleep(self._rng.expovariate(1 / (4 * DAY)))
+            fault, residue = _mishaps(self._rng)
+            if self._rng.random() < 0.3 and fault.on == faults.EVERYWHERE:
+                fault = fault.at("token")
+            server.faults.append(fault)
+            self.outages += 1
+            began = virtual.now()
+            await asyncio.sleep(min(self._rng.lognormvariate(8, 2), 2 * DAY))
+            server.faults.remove(fault)
+            self._judge.trouble(server.base_url, began, residue=residue)
+
+    async def replace_key(self, server: squidex.Server, at: float) -> None:
+        """At once, or replica by replica."""
+        await asyncio.sleep(at - virtual.now())
+        if self._rng.random() < 0.5:
+            server.replace_key()
+        else:
+            began = virtual.now()
+            server.begin_rollout()
+            await asyncio.sleep(self._rng.uniform(5 * MINUTE, 40 * MINUTE))
+            server.end_rollout()
+            # New tokens were refused by every other replica meanwhile.
+            self._judge.trouble(server.base_url, began, residue=_TRANSIENT)
+        self.kills.setdefault(server.base_url, []).append(virtual.now())
+
+    async def change_issuer(self, server: squidex.Server, at: float) -> None:
+        """The server gets another public address."""
+        await asyncio.sleep(at - virtual.now())
+        server.change_issuer()
+        self.kills.setdefault(server.base_url, []).append(virtual.now())
+
+    async def shorten(self, server: squidex.Server, begin: float, end: float, lifetime: float) -> None:
+        """New tokens live for a shorter time, for a while."""
+        await asyncio.sleep(begin - virtual.now())
+        usual, server.lifetime = server.lifetime, lifetime
+        await asyncio.sleep(end - virtual.now())
+        server.lifetime = usual
+
+    async def of_api_server(self) -> None:
+        """The API server is away for a while."""
+        api = self._process.gateway
+        while True:
+            await asyncio.sleep(self._rng.expovariate(1 / (6 * DAY)))
+            began = virtual.now()
+            api.down = True
+            await asyncio.sleep(self._rng.uniform(MINUTE, 30 * MINUTE))
+            api.down = False
+            self._judge.trouble(None, began, residue=3 * MINUTE)
+
+    async def of_process(self) -> None:
+        """Restarts, gentle and not."""
+        while True:
+            await asyncio.sleep(self._rng.expovariate(1 / (3 * DAY)))
+            self.restarts.append(virtual.now())
+            self._process.end(gently=self._rng.random() < 0.5)
+
+    async def of_clock(self) -> None:
+        """The machine's clock is off by up to two hours, and is put right again."""
+        clock = self._process.clock
+        try:
+            while True:
+                await asyncio.sleep(self._rng.expovariate(1 / (5 * DAY)))
+                clock.offset = self._rng.uniform(-2 * HOUR, 2 * HOUR)
+                self.jumps.append(virtual.now())
+                await asyncio.sleep(self._rng.expovariate(1 / (8 * HOUR)))
+                clock.offset = 0.0
+                self.jumps.append(virtual.now())
+        finally:
+            clock.offset = 0.0
