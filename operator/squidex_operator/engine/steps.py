@@ -77,8 +77,8 @@ async def fetch(t: tools.Tools, p: Pass, cause: reasons.Cause) -> None:
         await _look_at_credentials(t, p)
     ca = await trusted_ca(t, p)
     found, seen = p.credentials, record.credentials
-    if p.spec != spec or found is None or not isinstance(seen, credentials_policy.CredentialsSeen):
-        return  # they went meanwhile, or are for another server now: decide again
+    if found is None or not isinstance(seen, credentials_policy.CredentialsSeen):
+        return  # they went meanwhile, or the spec names others now: decide again
     async with t.hosts.request(host, p.key, fetch=True):
         _, record.fetches = record.fetches.take(t.now())
         # The pending token of other credentials, or of another spec, is of no use any more.
@@ -133,6 +133,9 @@ async def publish(t: tools.Tools, p: Pass, step: decide.Publish) -> None:
             text = f"Mended Secret {record.client.target_name!r}; its token is the same as before."
         p.events.append(("Normal", str(cause), text))
     if pending is None:
+        if isinstance(record.credentials, credentials_policy.CredentialsSeen):
+            # The target names this version of the credentials now; the next edit of metadata is compared with it.
+            record.fetched_with = record.credentials
         return
     seen = t.inventory.targets[p.target_key]
     record.failure = record.pending = None
@@ -181,7 +184,11 @@ async def ask(t: tools.Tools, p: Pass) -> None:
         record.probe_due = error.at
         raise
     t.metrics.probes.labels(result=verdict.value).inc()
-    record.probed = observed.Probed(verdict, message, render.read_target(body).data_hash)
+    data_hash, before = render.read_target(body).data_hash, record.probed
+    if verdict is observed.Verdict.INCONCLUSIVE and before and before.verdict is observed.Verdict.REFUSED:
+        if before.data_hash == data_hash:
+            return  # a time-out does not bring a dead token back to life
+    record.probed = observed.Probed(verdict, message, data_hash)
     if verdict is observed.Verdict.REFUSED:
         logger.warning("token refused key=%s/%s url=%s", *p.key, spec.base_url)
 
@@ -212,30 +219,31 @@ def held_up(t: tools.Tools, p: Pass) -> backoff.Problem | None:
 
 
 def schedule_looks(t: tools.Tools, p: Pass) -> None:
-    """Set the times that are not set: after a restart they are spread over the interval."""
+    """Set the times that are not set: after a restart they are spread over the interval, and no restart puts them off."""
     record, spec = p.record, p.record.client.spec
     if spec is None:
         return
-    spread = t.now() + spec.probe.interval * schedule.fraction(record.client.uid, "probe")
+    slot = schedule.next_slot(t.now(), spec.probe.interval, record.client.uid, "probe")
     if record.probe_due is None and spec.probe.mode != "Off":
-        record.probe_due = spread
+        record.probe_due = slot
     if record.credentials_due is None and t.inventory.watched_credentials(record.client) is None:
-        record.credentials_due = spread
+        record.credentials_due = slot
 
 
 def fail(t: tools.Tools, p: Pass, problem: backoff.Problem) -> None:
     """Record a failure."""
     record = p.record
     seen = record.credentials
-    inputs = ""
+    inputs = fingerprint = ""
     if isinstance(seen, credentials_policy.CredentialsSeen) and record.client.spec is not None:
-        inputs = render.inputs_of(record.client.spec, seen)
+        inputs, fingerprint = render.inputs_of(record.client.spec, seen), seen.fingerprint
     record.failure = backoff.next_failure(
         record.failure,
         problem,
         now=t.now(),
         generation=record.client.generation,
         inputs_hash=inputs,
+        fingerprint=fingerprint,
         draw=t.draw(),
     )
     t.metrics.failures.labels(reason=problem.reason).inc()

@@ -138,9 +138,11 @@ def test_a_squidexclient_that_was_made_anew_during_the_fetch_gets_a_token_of_its
 
 def test_an_answer_to_a_status_write_does_not_bring_a_deleted_squidexclient_back(world: World) -> None:
     world.put_client()
+    world.squidex.before["token"] = [timed_out()]
     world.cluster.after["patch_status"] = [world.delete_client]
     world.run()
     assert world.inventory.records == {}
+    assert world.cluster.events == []
     assert inventory.Key(NS, "shop") not in world.queue._due
 
 
@@ -305,6 +307,17 @@ def test_a_target_that_is_gone_when_it_is_mended_is_looked_for_once(ready: World
     target["data"]["tokenType"] = cluster.encode("Basic")
     ready.tell_secret(ready.cluster.stamp(target))
     ready.cluster.before["get_secret"] = [lambda: ready.delete_secret(told=False)]
+    ready.run()
+    assert ready.token() == ready.squidex.granted[1]
+    assert ready.cluster.count("get_secret") <= 4
+
+
+def test_a_target_without_its_label_that_is_gone_when_it_is_mended_is_looked_for_once(ready: World) -> None:
+    target = ready.target()
+    target["metadata"]["labels"] = {}
+    ready.watch.secret_event("DELETED", ready.cluster.stamp(target))  # so the watch tells a lost label
+    # The first look finds it; before the second one, which is for its token, it goes.
+    ready.cluster.before["get_secret"] = [lambda: None, lambda: ready.delete_secret(told=False)]
     ready.run()
     assert ready.token() == ready.squidex.granted[1]
     assert ready.cluster.count("get_secret") <= 4
