@@ -80,6 +80,8 @@ async def fetch(t: tools.Tools, p: Pass, cause: reasons.Cause) -> None:
     if found is None or not isinstance(seen, credentials_policy.CredentialsSeen):
         return  # they went meanwhile, or the spec names others now: decide again
     async with t.hosts.request(host, p.key, fetch=True):
+        if t.inventory.records.get(p.key) is not record or record.credentials is not seen:
+            return  # it went, or something changed, while it waited for its place: decide again
         _, record.fetches = record.fetches.take(t.now())
         # The pending token of other credentials, or of another spec, is of no use any more.
         record.pending = None
@@ -184,10 +186,10 @@ async def ask(t: tools.Tools, p: Pass) -> None:
         record.probe_due = error.at
         raise
     t.metrics.probes.labels(result=verdict.value).inc()
-    data_hash, before = render.read_target(body).data_hash, record.probed
-    if verdict is observed.Verdict.INCONCLUSIVE and before and before.verdict is observed.Verdict.REFUSED:
-        if before.data_hash == data_hash:
-            return  # a time-out does not bring a dead token back to life
+    data_hash = render.read_target(body).data_hash
+    was = (record.probed.verdict, record.probed.data_hash) if record.probed else None
+    if verdict is observed.Verdict.INCONCLUSIVE and was == (observed.Verdict.REFUSED, data_hash):
+        return  # a time-out does not bring a dead token back to life
     record.probed = observed.Probed(verdict, message, data_hash)
     if verdict is observed.Verdict.REFUSED:
         logger.warning("token refused key=%s/%s url=%s", *p.key, spec.base_url)

@@ -488,6 +488,35 @@ def test_workers_that_start_together_do_not_pass_a_servers_limit_together() -> N
     assert all(world.condition("Ready", key.name)[0] == "True" for key in keys)
 
 
+@pytest.mark.parametrize("what", ["a deletion", "other credentials", "another spec"])
+def test_what_happens_while_a_place_at_the_server_is_waited_for_counts(what: str) -> None:
+    world = cluster.World(host_limits=hosts.HostLimits(concurrency=1))
+    key = world.put_client()
+
+    async def main() -> None:
+        async with world.tools.hosts.request(cluster.URL, "somebody else", fetch=False):
+            task = asyncio.create_task(world.reconciler.work(key))
+            while not world.tools.hosts._hosts[cluster.URL].in_line:  # noqa: ASYNC110 - one turn of the loop at a time
+                await asyncio.sleep(0)
+            if what == "a deletion":
+                world.delete_client()
+            elif what == "other credentials":
+                world.put_credentials("changed")
+            else:
+                world.put_client(url="https://other.test")
+        await task
+
+    asyncio.run(main())
+    asked = [(url, form) for url, form in world.squidex.asked if "client_secret" in form]
+    if what == "a deletion":
+        assert asked == []
+        return
+    ((url, form),) = asked
+    assert form["client_secret"] == ("changed" if what == "other credentials" else "s3cr3t")
+    assert url.startswith("https://other.test/" if what == "another spec" else cluster.URL)
+    assert world.token() == world.squidex.granted[0]
+
+
 def test_a_server_that_hangs_is_asked_by_one_at_a_time() -> None:
     world = cluster.World()
     for n in range(5):
