@@ -117,7 +117,7 @@ class Process:
                 inactivity=self._settings.watch_inactivity,
             ),
             "relist": self.watch.run(),
-            "heartbeat": self.heartbeat.run(self._live),
+            "heartbeat": self.heartbeat.run(self._live, on_jump=self._clock_jumped),
         }
         self._tasks = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
         done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
@@ -138,6 +138,13 @@ class Process:
         await self.health.stop()
         await self.tools.http.close()
         await self.tools.gateway.close()
+
+    def _clock_jumped(self, jump: dt.timedelta) -> None:
+        """Due times are wall-clock times. After a jump ahead they are met; set back, all are looked at anew."""
+        if jump < dt.timedelta():
+            self.tools.hosts.clock_set_back()
+            for key in self.tools.inventory.clock_set_back():
+                self.tools.queue.wake(key)
 
     def _check_loop(self) -> str:
         return f"blocked for {self.heartbeat.lag:.0f} s" if self.heartbeat.lag > 5 else ""

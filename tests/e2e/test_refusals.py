@@ -48,9 +48,8 @@ def test_a_first_token_that_cannot_be_had_is_explained(world: World, fault: dict
     assert world.find("secret", "shop") is None
     assert world.token_requests() == 1
     # Corrected credentials act at once, whatever was to be waited for; the fault is over by then.
-    world.squidex.patch({"faults": []})
-    world.set_credentials()
-    world.kubectl("annotate", "secret", "credentials", "corrected=yes", "--overwrite")
+    world.squidex.patch({"faults": [], "clients": {world.client_id: "another"}})
+    world.set_credentials(secret="another")
     found = world.wait_ready()
     assert condition(found, "RefreshFailing")["status"] == "False"
     assert found["status"]["failures"] == 0

@@ -164,6 +164,13 @@ class Hosts:
         for _ in range(min(len(state.parked), self._limits.concurrency)):
             self._wake(state.parked.popitem(last=False)[0])
 
+    def clock_set_back(self) -> None:
+        """Times that were kept may be hours away now: nobody waits for them."""
+        for state in self._hosts.values():
+            state.paused_until = state.trouble_until = None
+            state.reserved.clear()
+            state.bucket = schedule.Bucket(self._limits.rate, self._limits.burst)
+
     def forget(self, key: Hashable) -> None:
         """A key that will not come back: another one gets its place."""
         for state in self._hosts.values():

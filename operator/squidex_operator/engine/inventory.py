@@ -179,6 +179,12 @@ class Inventory:
         mine = (client.created, client.uid)
         return any((self.records[key].client.created, self.records[key].client.uid) < mine for key in rivals)
 
+    def clock_set_back(self) -> list[Key]:
+        """Times that were kept may be hours away now: they are set anew. All SquidexClients, to be looked at."""
+        for record in self.records.values():
+            record.probe_due = record.credentials_due = record.key_retry_at = None
+        return list(self.records)
+
     def versions(self) -> tuple[dict[Key, str], dict[Key, str]]:
         """resourceVersions of all SquidexClients, and of all Secrets with a role, as last seen."""
         clients = {key: record.client.resource_version for key, record in self.records.items()}

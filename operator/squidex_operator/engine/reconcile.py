@@ -240,8 +240,10 @@ class Reconciler:
         vanished, told = await t.servers.check(key.base_url, now, self._fetch_keys)
         t.metrics.key_checks.labels(result="told" if told else "inconclusive").inc()
         for client_key in vanished:
-            if record := t.inventory.records.get(client_key):
-                # Where no new token can be had, the server is asked at least what it makes of the old one.
+            record = t.inventory.records.get(client_key)
+            if record and not (record.probed and record.probed.verdict is observed.Verdict.REFUSED):
+                # Where no new token can be had, the server is asked at least what it makes of the old one: once, because
+                # a refusal asks for the keys in its turn.
                 record.probe_due = now
             t.queue.wake(client_key)
         if at := t.servers.next_check(key.base_url, now):

@@ -27,8 +27,14 @@ class Heartbeat:
         self.lag = 0.0
         self.jumps = 0
 
-    async def run(self, checks: Mapping[str, Check], *, patience: float = 30.0) -> None:
-        """Beat for ever.
+    async def run(
+        self,
+        checks: Mapping[str, Check],
+        *,
+        patience: float = 30.0,
+        on_jump: Callable[[dt.timedelta], None] = lambda _: None,
+    ) -> None:
+        """Beat for ever, and say when the wall clock jumps.
 
         Raises:
             UnhealthyError: where a check has failed for longer than `patience` seconds.
@@ -41,9 +47,9 @@ class Heartbeat:
             self.lag = max(loop.time() - monotonic - _BEAT, 0.0)
             jump = (self._now() - wall) - dt.timedelta(seconds=loop.time() - monotonic)
             if abs(jump) > _JUMP:
-                # Due times are wall-clock times and the queue looks at the clock every minute: nothing else to do.
                 self.jumps += 1
                 logger.warning("clock jumped seconds=%.0f", jump.total_seconds())
+                on_jump(jump)
             wall, monotonic = self._now(), loop.time()
             for name, check in checks.items():
                 if problem := check():

@@ -70,6 +70,12 @@ class Failure:
     generation: int
     inputs_hash: str
     """What was tried: another spec or other credentials end the wait. Empty where there were no credentials."""
+    fingerprint: str = dataclasses.field(default="", repr=False)
+    """Of the id and the secret that were tried (see CredentialsSeen): new metadata on their Secret ends no wait."""
+
+    def tried(self, inputs_hash: str, fingerprint: str) -> bool:
+        """Whether the attempt was made with the same id and secret, or with this very version of their Secret."""
+        return self.inputs_hash == inputs_hash or bool(fingerprint and self.fingerprint == fingerprint)
 
 
 def wait(kind: Kind, count: int, draw: float) -> dt.timedelta:
@@ -89,6 +95,7 @@ def next_failure(
     generation: int,
     inputs_hash: str,
     draw: float,
+    fingerprint: str = "",
 ) -> Failure:
     """The failure after `previous`, with the time of the next attempt.
 
@@ -98,9 +105,9 @@ def next_failure(
     streak = 1
     if previous is not None and previous.problem.kind is problem.kind and previous.generation == generation:
         known = previous.inputs_hash and inputs_hash
-        if not known or previous.inputs_hash == inputs_hash:
+        if not known or previous.tried(inputs_hash, fingerprint):
             streak = min(max(previous.count, 0), MAX_COUNT) + 1
     delay = wait(problem.kind, streak, draw)
     if problem.retry_after is not None:
         delay = max(delay, min(problem.retry_after, MAX_RETRY_AFTER))
-    return Failure(problem, streak, now, now + delay, generation, inputs_hash)
+    return Failure(problem, streak, now, now + delay, generation, inputs_hash, fingerprint)

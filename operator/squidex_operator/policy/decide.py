@@ -164,7 +164,7 @@ def failure_applies(o: observed.Observed, spec: resource.Spec) -> bool:
         # Whoever asks has a target that is ours, or none.
         return False
     if isinstance(o.credentials, credentials.CredentialsSeen):
-        return o.failure.inputs_hash == render.inputs_of(spec, o.credentials)
+        return o.failure.tried(render.inputs_of(spec, o.credentials), o.credentials.fingerprint)
     return True
 
 

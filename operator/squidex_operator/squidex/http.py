@@ -87,7 +87,15 @@ class Http:
         try:
             async with asyncio.timeout(self._timeout):
                 return await _exchange(found.client, host, method, url, form, headers)
-        except (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
+        except (
+            httpx.HTTPError,
+            httpx.StreamError,
+            httpx.InvalidURL,
+            aiohttp.ClientError,
+            OSError,
+            ValueError,
+            RuntimeError,
+        ) as error:
             raise _translate(host, error, self._timeout) from None
         finally:
             found.in_use -= 1
