@@ -115,7 +115,8 @@ class FreezingProxy(_Threaded):
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._numbers += 1
         number = self._numbers
-        with contextlib.suppress(OSError):
+        # A task that ends as cancelled makes asyncio's own callback fail, in Python 3.11.
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             up_reader, up_writer = await asyncio.open_connection(LOOPBACK, self._upstream)
             self._open_now[number] = (writer, up_writer)
             try:

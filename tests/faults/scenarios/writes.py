@@ -98,6 +98,20 @@ def a_target_deleted_while_it_is_written(place: Place) -> None:
     assert place.accepts(place.token()) == 200
 
 
+def a_target_replaced_while_it_is_written(place: Place) -> None:
+    """An apply goes to the very Secret that was looked at, and to no other of that name."""
+    place.ready()
+    fault = place.fault("PATCH", "secrets/shop", hold=True)
+    place.create(scope="squidex-api openid")
+    fault.wait_reached()
+    place.kubectl("delete", "secret", "shop")
+    place.kubectl("create", "secret", "generic", "shop", "--from-literal=theirs=kept")
+    before = place.get("secret", "shop")
+    fault.release()
+    place.wait_condition("Ready", "False", "TargetNotOwned")
+    assert place.get("secret", "shop") == before
+
+
 def a_foreign_secret_that_comes_while_the_target_is_written(place: Place) -> None:
     """A create never merges into it."""
     fault = place.fault("POST", "secrets", hold=True)
@@ -207,6 +221,7 @@ SCENARIOS = [
     a_status_whose_answer_is_lost,
     a_status_that_is_refused_for_a_while,
     a_target_deleted_while_it_is_written,
+    a_target_replaced_while_it_is_written,
     a_foreign_secret_that_comes_while_the_target_is_written,
     a_squidexclient_deleted_while_its_token_is_fetched,
     a_namespace_deleted_while_a_token_is_fetched,
