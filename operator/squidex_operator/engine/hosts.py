@@ -22,6 +22,9 @@ _TROUBLE_LASTS = dt.timedelta(minutes=15)
 
 _WAIT = dt.timedelta(minutes=1)
 
+_TURN_KEPT = dt.timedelta(minutes=5)
+"""Turns that were not used are lost: a thousand that were held up by something else would else all go at once, later."""
+
 
 @dataclasses.dataclass(frozen=True)
 class HostLimits:
@@ -77,9 +80,9 @@ class Hosts:
         self._hosts: dict[str, _Host] = {}
 
     def turn(self, host: str, key: Hashable) -> dt.datetime | None:
-        """When this key may send a token request, by the host's bucket; None for now. The turn is kept until it is used."""
+        """When this key may send a token request, by the host's bucket; None for now. The turn is kept, for a while."""
         now, state = self._now(), self._host(host)
-        if key not in state.reserved:
+        if (kept := state.reserved.get(key)) is None or now - kept > _TURN_KEPT:
             state.reserved[key], state.bucket = state.bucket.take(now)
         at = max(state.reserved[key], state.paused_until or now)
         return at if now < at else None

@@ -87,6 +87,15 @@ def test_a_turn_is_kept_until_it_is_used() -> None:
     assert gate.hosts.turn(HOST, "third") is not None
 
 
+def test_turns_that_nobody_used_are_not_saved_up() -> None:
+    gate = Gate(rate=1.0, burst=2)
+    for n in range(10):
+        gate.hosts.turn(HOST, n)
+    gate.clock.advance(hours=1)
+    ready = [n for n in range(10) if gate.hosts.turn(HOST, n) is None]
+    assert len(ready) == 2
+
+
 def test_a_used_turn_is_gone() -> None:
     async def main() -> None:
         gate = Gate(rate=1.0, burst=1)

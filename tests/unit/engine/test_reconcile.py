@@ -11,7 +11,7 @@ import pytest
 from squidex_operator.api import names, reasons
 from squidex_operator.engine import hosts, inventory, servers
 from squidex_operator.kube import errors as kube_errors
-from squidex_operator.policy import observed
+from squidex_operator.policy import decide, observed
 from squidex_operator.squidex import errors as squidex_errors
 from tests.unit.engine import cluster
 
@@ -515,6 +515,35 @@ def test_what_happens_while_a_place_at_the_server_is_waited_for_counts(what: str
     assert form["client_secret"] == ("changed" if what == "other credentials" else "s3cr3t")
     assert url.startswith("https://other.test/" if what == "another spec" else cluster.URL)
     assert world.token() == world.squidex.granted[0]
+
+
+def test_who_waits_for_its_turn_costs_nothing_and_comes_back_for_it() -> None:
+    world = cluster.World(host_limits=hosts.HostLimits(rate=0.1, burst=1))
+    keys = [world.put_client(f"shop-{n}") for n in range(4)]
+    world.run()
+    assert len(world.squidex.granted) == 1
+    waiting = [key for key in keys if (NS, key.name) not in world.cluster.secrets]
+    assert sorted(world.due(key) or 0 for key in waiting) == [10, 20, 30]
+    world.cluster.calls.clear()
+    for key in waiting:
+        world.queue.wake(key)  # by an event before its time
+    world.run()
+    assert [call for call in world.cluster.calls if "patch_status" not in call] == []
+    world.clock.advance(seconds=30)
+    world.run()
+    assert len(world.squidex.granted) == 4
+
+
+def test_two_rules_that_disagree_make_no_hot_loop(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = world.put_client()
+    always = decide.Look(decide.Subject.TARGET)
+    monkeypatch.setattr(decide, "decide", lambda *_: always)
+    world.run()
+    assert world.due(key) == 60
+    assert "undecided key=shop/shop decision=Look" in caplog.text
+    assert world.cluster.count("get_secret") <= 16
 
 
 def test_a_server_that_hangs_is_asked_by_one_at_a_time() -> None:
