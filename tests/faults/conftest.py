@@ -12,7 +12,7 @@ from sandbox.controlplane.kubeconfig import write
 from sandbox.environment import Sandbox
 from sandbox.operator_process import Operator
 from tests.e2e.world import World
-from tests.faults.proxies import FaultProxy
+from tests.faults.fault_proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

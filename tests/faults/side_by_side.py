@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from sandbox.environment import Sandbox
-    from tests.faults.proxies import Fault, FaultProxy
+    from tests.faults.fault_proxy import Fault, FaultProxy
 
 _faults_lock = threading.Lock()
 

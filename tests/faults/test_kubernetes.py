@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sandbox.environment import Sandbox
     from sandbox.operator_process import Operator
-    from tests.faults.proxies import FaultProxy
+    from tests.faults.fault_proxy import FaultProxy
 
 SERVED = [*writes.SCENARIOS, *rivals.SCENARIOS]
 """By one operator. The others start one themselves."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from sandbox.controlplane.kubeconfig import write
 from sandbox.operator_process import Operator
-from tests.faults.proxies import FaultProxy, FreezingProxy
+from tests.faults.fault_proxy import FaultProxy
+from tests.faults.freezing_proxy import FreezingProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

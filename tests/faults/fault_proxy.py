@@ -1,141 +1,26 @@
-"""Two things that can stand between the operator and the API server: one breaks connections, one breaks answers.
-
-Each runs in a thread of its own, on a free loopback port, as a context manager.
-"""
+"""Stands between the operator and the API server, and breaks single requests: refused, held up, or their answers lost."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 import re
 import ssl
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import web
 
 from sandbox.controlplane.certificates import Authority
 from sandbox.controlplane.ports import LOOPBACK
+from tests.faults.threaded import DEADLINE, Threaded
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
     from pathlib import Path
 
-_DEADLINE = 30.0
 _LONGEST_HOLD = 90.0
-
-
-class _Threaded:
-    """A loop in a thread; `port` is where it listens."""
-
-    port = 0
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=type(self).__name__, daemon=True)
-
-    def __enter__(self) -> Self:
-        """Listen."""
-        self._thread.start()
-        self._run(self._open())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop listening, and drop all connections."""
-        self._run(self._close())
-        self._run(_cancel_others())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_DEADLINE)
-        self._loop.close()
-
-    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_DEADLINE)
-
-    async def _open(self) -> None:
-        raise NotImplementedError
-
-    async def _close(self) -> None:
-        raise NotImplementedError
-
-
-async def _cancel_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    # asyncio has no way to ask for its transports, and each one left is a warning, which fails a test.
-    transports = asyncio.get_running_loop()._transports
-    async with asyncio.timeout(_DEADLINE):
-        while left := [each for each in transports.values() if each._sock is not None]:
-            for transport in left:
-                transport.abort()
-            await asyncio.sleep(0)
-
-
-class FreezingProxy(_Threaded):
-    """Passes bytes on, TLS and all. Connections that are frozen stay open and swallow what is sent, as a lost NAT entry does."""
-
-    def __init__(self, upstream: int) -> None:
-        """`upstream` is a loopback port."""
-        super().__init__()
-        self._upstream = upstream
-        self._frozen: set[int] = set()
-        self._numbers = 0
-        self._open_now: dict[int, tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = {}
-
-    def freeze(self) -> int:
-        """Freeze the connections that are open now, for ever; how many those are. New ones are served."""
-
-        async def work() -> int:
-            self._frozen |= self._open_now.keys()
-            return len(self._open_now)
-
-        return int(self._run(work()))
-
-    def drop(self) -> None:
-        """Break the connections that are open now. New ones are served."""
-
-        async def work() -> None:
-            for both in list(self._open_now.values()):
-                for writer in both:
-                    writer.transport.abort()
-
-        self._run(work())
-
-    async def _open(self) -> None:
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def _close(self) -> None:
-        self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._numbers += 1
-        number = self._numbers
-        # A task that ends as cancelled makes asyncio's own callback fail, in Python 3.11.
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            up_reader, up_writer = await asyncio.open_connection(LOOPBACK, self._upstream)
-            self._open_now[number] = (writer, up_writer)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._pump(number, reader, up_writer))
-                    group.create_task(self._pump(number, up_reader, writer))
-            finally:
-                del self._open_now[number]
-                up_writer.close()
-        writer.close()
-
-    async def _pump(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                if number not in self._frozen:
-                    writer.write(data)
-                    await writer.drain()
-        if number not in self._frozen:
-            writer.close()
 
 
 @dataclasses.dataclass
@@ -161,7 +46,7 @@ class Fault:
 
     def wait_reached(self) -> None:
         """Wait until a request has met it."""
-        assert self._reached.wait(_DEADLINE), f"no {self.method} {self.path} came"
+        assert self._reached.wait(DEADLINE), f"no {self.method} {self.path} came"
 
     def release(self) -> None:
         """Let go what is held, and what comes."""
@@ -179,7 +64,7 @@ class Fault:
             await asyncio.to_thread(self._released.wait, _LONGEST_HOLD)
 
 
-class FaultProxy(_Threaded):
+class FaultProxy(Threaded):
     """Ends TLS with a certificate of its own, and passes requests on, but for those that meet a fault."""
 
     def __init__(self, upstream: str, ca_file: Path, folder: Path) -> None:
