@@ -53,6 +53,8 @@ class Record:
     probed: observed.Probed | None = None
     failure: backoff.Failure | None = None
     pending: PendingToken | None = None
+    refused: PendingToken | None = None
+    """Fetched, and refused by the server that issued it."""
     refreshed: conditions.Refreshed | None = None
     key_retry_at: dt.datetime | None = None
     key_retries: int = 0

@@ -92,6 +92,10 @@ class Reconciler:
             except kube_errors.TerminatingError:
                 p.namespace_terminating = True
             except kube_errors.KubeError as error:
+                if self._waits_longer(record, now):
+                    # The API server's trouble must not shorten the wait after a wrong secret.
+                    logger.warning("failed meanwhile key=%s/%s message=%r", *p.key, error.problem.message)
+                    return t.now() + backoff.wait(backoff.Kind.CLUSTER, 1, t.draw()), None
                 steps.fail(t, p, error.problem)
                 break
             except Exception:
@@ -104,6 +108,11 @@ class Reconciler:
             logger.error("undecided key=%s/%s decision=%s", *p.key, type(decision).__name__)
             return t.now() + _AFTER_TOO_MANY, None
         return self._next_attempt(p), None
+
+    def _waits_longer(self, record: inventory.Record, now: dt.datetime) -> bool:
+        """A wait is under way that is longer than any after an error of the API server."""
+        failure = record.failure
+        return failure is not None and failure.next_attempt - now > backoff.wait(backoff.Kind.CLUSTER, 30, 1.0)
 
     def _observe(self, p: steps.Pass, now: dt.datetime) -> observed.Observed:
         t, record, client = self._t, p.record, p.record.client

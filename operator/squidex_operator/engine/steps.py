@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 _CREDENTIALS_RECHECK = dt.timedelta(minutes=1)
 """How soon credentials that are missing, or that failed, are looked at again where they are not watched: one GET."""
 
+_REFUSED_KEPT = dt.timedelta(hours=1)
+"""How long a new token that was refused is asked about again before another is fetched."""
+
 
 class FailedError(Exception):
     """A step failed in a foreseen way: the problem becomes the SquidexClient's failure."""
@@ -82,12 +85,17 @@ async def fetch(t: tools.Tools, p: Pass, cause: reasons.Cause) -> None:
     async with t.hosts.request(host, p.key, fetch=True):
         if t.inventory.records.get(p.key) is not record or record.credentials is not seen:
             return  # it went, or something changed, while it waited for its place: decide again
-        _, record.fetches = record.fetches.take(t.now())
         # The pending token of other credentials, or of another spec, is of no use any more.
         record.pending = None
-        grant = await _request_token(t, spec, found, cause, ca)
+        inputs = render.inputs_of(spec, seen)
+        grant = _refused_before(t, p, inputs)
+        if grant is None:
+            _, record.fetches = record.fetches.take(t.now())
+            grant = await _request_token(t, spec, found, cause, ca)
         verdict = await _first_probe(t, spec, grant, found.client_id, ca)
+    fetched = inventory.PendingToken(grant, inputs, cause, seen, verdict)
     if verdict is not None and verdict[0] is observed.Verdict.REFUSED:
+        record.refused = fetched
         raise FailedError(
             backoff.Problem(
                 backoff.Kind.TRANSIENT,
@@ -96,7 +104,17 @@ async def fetch(t: tools.Tools, p: Pass, cause: reasons.Cause) -> None:
                 "a proxy that drops the Authorization header? The token in the Secret is kept.",
             )
         )
-    record.pending = inventory.PendingToken(grant, render.inputs_of(spec, seen), cause, seen, verdict)
+    record.pending, record.refused = fetched, None
+
+
+def _refused_before(t: tools.Tools, p: Pass, inputs: str) -> render.Grant | None:
+    """The token that was refused when it was new, where it may be accepted by now: each new one stays in Squidex for good."""
+    kept = p.record.refused
+    if kept is None or kept.inputs_hash != inputs or not t.now() < kept.grant.expires_at:
+        return None
+    if abs(t.now() - kept.grant.issued_at) > _REFUSED_KEPT:
+        return None
+    return kept.grant if t.servers.publishes(p.spec.base_url, kept.grant.key_id) is not False else None
 
 
 async def publish(t: tools.Tools, p: Pass, step: decide.Publish) -> None:
@@ -176,12 +194,15 @@ async def ask(t: tools.Tools, p: Pass) -> None:
     client_id = grant.client_id
     if isinstance(record.credentials, credentials_policy.CredentialsSeen):
         client_id = record.credentials.client_id
-    ca = await trusted_ca(t, p)
     try:
+        ca = await trusted_ca(t, p)
         async with t.hosts.request(spec.host, p.key, fetch=False):
             verdict, message = await probe.ask(
                 t.http, spec.base_url, grant, mode=spec.probe.mode, client_id=client_id, ca=ca
             )
+    except FailedError as error:
+        # No CA, no probe. The token is as good as it was; its renewal will fail loudly.
+        verdict, message = observed.Verdict.INCONCLUSIVE, error.problem.message
     except hosts.NotYetError as error:
         record.probe_due = error.at
         raise

@@ -9,6 +9,7 @@ import pytest
 
 from squidex_operator.api import reasons
 from squidex_operator.engine import inventory
+from squidex_operator.kube import errors as kube_errors
 from squidex_operator.policy import backoff
 from squidex_operator.squidex import errors
 from tests.unit.engine import cluster
@@ -106,3 +107,28 @@ def test_a_clock_that_is_set_back_leaves_nobody_waiting_for_the_hours_in_between
     ready.run()
     assert ready.due(KEY) is not None
     assert ready.due(KEY) <= 3600
+
+
+def test_trouble_of_the_api_server_does_not_shorten_the_wait_after_a_wrong_secret(world: World) -> None:
+    world.squidex.before["token"] = [errors.RejectedError(Reason.INVALID_CLIENT, "No.") for _ in range(9)]
+    world.put_client()
+    world.put_credentials(labelled=False)
+    world.run()
+    assert world.squidex.count("token") == 1
+    for _ in range(60):
+        world.cluster.before["get_secret"] = [kube_errors.UnavailableError("HTTP 503.")]
+        world.clock.advance(minutes=2)
+        world.run()
+    assert world.squidex.count("token") == 1
+    assert world.condition("RefreshFailing") == ("True", Reason.INVALID_CLIENT)
+
+
+def test_a_ca_that_went_is_told_by_the_next_probe(world: World) -> None:
+    world.cluster.config_maps[cluster.NAMESPACE, "ca"] = {"data": {"ca.crt": "-----BEGIN CERTIFICATE-----"}}
+    world.put_client(tls={"caRef": {"kind": "ConfigMap", "name": "ca"}})
+    world.run()
+    world.cluster.config_maps.clear()
+    world.clock.advance(hours=2)
+    world.run()
+    assert world.condition("Ready") == ("True", Reason.TOKEN_VALID)
+    assert world.condition("TokenAccepted") == ("Unknown", Reason.PROBE_INCONCLUSIVE)
