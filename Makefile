@@ -1,6 +1,7 @@
 # make demo, make test: the two commands. Everything they need is installed into .venv and the cache of the sandbox.
 SHELL := /bin/bash
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -31,7 +32,7 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m sandbox binaries >/dev/null
-	@$(BIN)/pytest --cov --cov-report=term --durations=10
+	@$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadfile --cov --cov-report=term --durations=10
 	@$(BIN)/coverage report --include='*/squidex_operator/policy/*,*/squidex_operator/api/*' --fail-under=100 >/dev/null \
 		|| { echo "policy/ and api/ must be covered wholly, by branch"; exit 1; }
 	@$(BIN)/coverage report --fail-under=90 >/dev/null || { echo "the package must be covered by 90 %"; exit 1; }
