@@ -4,10 +4,10 @@ import datetime as dt
 import itertools
 import logging
 
-from squidex_operator.api import names, reasons
-from squidex_operator.engine import hosts, inventory, servers, steps, tools
+from squidex_operator.api import reasons
+from squidex_operator.engine import attempt, hosts, inventory, looks, report, servers, steps, tools
 from squidex_operator.kube import errors as kube_errors
-from squidex_operator.policy import backoff, conditions, decide, observed, render
+from squidex_operator.policy import backoff, decide, observed
 from squidex_operator.squidex import keys
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ class Reconciler:
         record = t.inventory.records.get(key)
         if record is None:
             return
-        p = steps.Pass(key, record)
-        steps.schedule_looks(t, p)
+        p = attempt.Pass(key, record)
+        looks.schedule_looks(t, p)
         if at := steps.awaits_turn(t, p):
             t.queue.add(key, at)
             if problem := steps.held_up(t, p):
@@ -61,7 +61,7 @@ class Reconciler:
         if record.client.spec is not None and not record.client.deleting:
             self._watch_server(record.client.spec.base_url)
 
-    async def _bring(self, p: steps.Pass) -> tuple[dt.datetime | None, backoff.Problem | None]:
+    async def _bring(self, p: attempt.Pass) -> tuple[dt.datetime | None, backoff.Problem | None]:
         """Step by step to a decision that waits. When to come back, and why everything has stopped, if it has."""
         t, record = self._t, p.record
         for _ in range(_MOST_STEPS):
@@ -83,8 +83,8 @@ class Reconciler:
                 await self._act(p, decision)
             except hosts.NotYetError as error:
                 return error.at, None
-            except steps.FailedError as error:
-                steps.fail(t, p, error.problem)
+            except attempt.FailedError as error:
+                attempt.fail(t, p, error.problem)
             except (kube_errors.StaleError, kube_errors.AlreadyExistsError):
                 # What is there now may be somebody else's: look before anything else.
                 p.target = observed.UNKNOWN
@@ -96,13 +96,13 @@ class Reconciler:
                     # The API server's trouble must not shorten the wait after a wrong secret.
                     logger.warning("failed meanwhile key=%s/%s message=%r", *p.key, error.problem.message)
                     return t.now() + backoff.wait(backoff.Kind.CLUSTER, 1, t.draw()), None
-                steps.fail(t, p, error.problem)
+                attempt.fail(t, p, error.problem)
                 break
             except Exception:
                 # A bug: it must show in the status and wait like any other failure, not fetch a token every minute.
                 logger.exception("unforeseen key=%s/%s", *p.key)
                 t.queue.unforeseen += 1
-                steps.fail(t, p, _BUG)
+                attempt.fail(t, p, _BUG)
                 break
         else:
             logger.error("undecided key=%s/%s decision=%s", *p.key, type(decision).__name__)
@@ -114,7 +114,7 @@ class Reconciler:
         failure = record.failure
         return failure is not None and failure.next_attempt - now > backoff.wait(backoff.Kind.CLUSTER, 30, 1.0)
 
-    def _observe(self, p: steps.Pass, now: dt.datetime) -> observed.Observed:
+    def _observe(self, p: attempt.Pass, now: dt.datetime) -> observed.Observed:
         t, record, client = self._t, p.record, p.record.client
         seen = p.target_seen(t.inventory)
         is_seen = isinstance(seen, observed.TargetSeen)
@@ -139,11 +139,11 @@ class Reconciler:
             fetch_allowed=at,
         )
 
-    async def _act(self, p: steps.Pass, decision: decide.Decision) -> None:
+    async def _act(self, p: attempt.Pass, decision: decide.Decision) -> None:
         t = self._t
         match decision:
             case decide.Look(subject):
-                await steps.look(t, p, subject)
+                await looks.look(t, p, subject)
             case decide.Fetch(cause):
                 await steps.fetch(t, p, cause)
             case decide.Publish():
@@ -156,20 +156,20 @@ class Reconciler:
                     # One refused token is reason enough to ask whether the key was replaced for all.
                     t.queue.wake(servers.ServerKey(p.spec.base_url))
 
-    async def _look_again(self, p: steps.Pass) -> None:
+    async def _look_again(self, p: attempt.Pass) -> None:
         try:
-            await steps.look(self._t, p, decide.Subject.TARGET)
+            await looks.look(self._t, p, decide.Subject.TARGET)
         except kube_errors.KubeError as error:
-            steps.fail(self._t, p, error.problem)
+            attempt.fail(self._t, p, error.problem)
 
-    def _block(self, p: steps.Pass, problem: backoff.Problem) -> None:
+    def _block(self, p: attempt.Pass, problem: backoff.Problem) -> None:
         """The same block, woken by an event before its time, is not another failure."""
         failure = p.record.failure
         same = failure is not None and failure.problem == problem and failure.generation == p.record.client.generation
         if not same or failure is None or self._t.now() >= failure.next_attempt:
-            steps.fail(self._t, p, problem)
+            attempt.fail(self._t, p, problem)
 
-    def _next_attempt(self, p: steps.Pass) -> dt.datetime | None:
+    def _next_attempt(self, p: attempt.Pass) -> dt.datetime | None:
         """After a failure: its own time, or that of the next look at the credentials, where that is still to come.
 
         A look that is due already is what failed, or what waits for something else: to come back for it at once would
@@ -179,64 +179,8 @@ class Reconciler:
         times = [record.credentials_due, record.failure.next_attempt if record.failure else None]
         return min((time for time in times if time is not None and time > now), default=now + _AFTER_TOO_MANY)
 
-    async def _report(self, p: steps.Pass, stopped: backoff.Problem | None) -> None:
-        """Write the status where it has changed, and post an event for each transition."""
-        t, record = self._t, p.record
-        client = record.client
-        if client.deleting:
-            return
-        now = t.now()
-        status = conditions.build(now, self._observe(p, now), stopped=stopped, refreshed=record.refreshed)
-        events = p.events + conditions.transitions(client.status, status)
-        patch = conditions.merge_patch(client.status, status)
-        if patch:
-            try:
-                body = await t.gateway.patch_status(*p.key, client.uid, patch)
-            except kube_errors.NotFoundError:
-                return  # it is gone
-            except kube_errors.KubeError as error:
-                record.report_failures += 1
-                t.metrics.status_writes.labels(result="failed").inc()
-                logger.warning("status not written key=%s/%s message=%r", *p.key, error.problem.message)
-                delay = backoff.wait(backoff.Kind.TRANSIENT, record.report_failures, t.draw())
-                t.queue.add(p.key, t.now() + delay)
-                return
-            record.report_failures = 0
-            t.metrics.status_writes.labels(result="written").inc()
-            if t.inventory.records.get(p.key) is not record:
-                return  # deleted meanwhile: the answer must not bring it back
-            t.inventory.see_client(body)
-        record.refreshed = None
-        for kind, reason, message in events:
-            await self._post_event(p, kind, reason, message)
-
-    async def _post_event(self, p: steps.Pass, kind: str, reason: str, message: str) -> None:
-        client = p.record.client
-        now = render.format_time(self._t.now())
-        body = {
-            "metadata": {"generateName": f"{client.name[:200]}.", "namespace": client.namespace},
-            "involvedObject": {
-                "apiVersion": names.API_VERSION,
-                "kind": names.KIND,
-                "namespace": client.namespace,
-                "name": client.name,
-                "uid": client.uid,
-                "resourceVersion": client.resource_version,
-            },
-            "type": kind,
-            "reason": reason,
-            "message": message[:1000],
-            "source": {"component": names.FIELD_MANAGER},
-            "reportingComponent": names.FIELD_MANAGER,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        try:
-            await self._t.gateway.create_event(client.namespace, body)
-        except kube_errors.KubeError as error:
-            # An event is a courtesy: its loss changes nothing.
-            logger.info("event not posted key=%s/%s reason=%s message=%r", *p.key, reason, error.problem.message)
+    async def _report(self, p: attempt.Pass, stopped: backoff.Problem | None) -> None:
+        await report.report(self._t, p, self._observe(p, self._t.now()), stopped)
 
     def _watch_server(self, base_url: str) -> None:
         key = servers.ServerKey(base_url)
@@ -262,10 +206,10 @@ class Reconciler:
         t = self._t
         # A copy, because the inventory may change at each await; and not a GET for each of a thousand broken references.
         for key, record in list(itertools.islice(t.inventory.of_server(base_url), _MOST_CAS)):
-            p = steps.Pass(key, record)
+            p = attempt.Pass(key, record)
             try:
-                ca = await steps.trusted_ca(t, p)
-            except (steps.FailedError, kube_errors.KubeError):
+                ca = await looks.trusted_ca(t, p)
+            except (attempt.FailedError, kube_errors.KubeError):
                 continue
             server = servers.ServerKey(base_url)
             try:

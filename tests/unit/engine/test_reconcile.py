@@ -685,11 +685,11 @@ def test_an_invalid_spec_waits_for_the_next_edit(world: World) -> None:
 
 
 def test_a_step_without_a_spec_is_a_bug_that_says_so(world: World) -> None:
-    from squidex_operator.engine import steps
+    from squidex_operator.engine import attempt
 
     key = world.put_client(probe={"interval": "often"})
     with pytest.raises(RuntimeError, match="without a spec"):
-        _ = steps.Pass(key, world.inventory.records[key]).spec
+        _ = attempt.Pass(key, world.inventory.records[key]).spec
 
 
 def test_credentials_that_nobody_watches_are_looked_at_again(world: World) -> None:
