@@ -52,7 +52,9 @@ async def pass_through(server: Server, name: str, answer: Callable[[], wire.Repl
             reply = fault.reply(server)
             return dataclasses.replace(reply, headers={"Date": server.date(), **reply.headers})
         if fault.change is not None:
-            return fault.change(answer())
+            reply = answer()
+            server.lost += name == "token" and reply.status == 200
+            return fault.change(reply)
     return answer()
 
 

@@ -64,7 +64,9 @@ class Weather:
             server.faults.append(fault)
             self.outages += 1
             began = virtual.now()
-            await asyncio.sleep(min(self._rng.lognormvariate(8, 2), 2 * DAY))
+            # Where every token is refused, one is fetched every hour: two days of that would be all there is to see.
+            longest = 6 * HOUR if fault.name == "header dropped" else 2 * DAY
+            await asyncio.sleep(min(self._rng.lognormvariate(8, 2), longest))
             server.faults.remove(fault)
             self._judge.trouble(server.base_url, began, residue=residue)
 
