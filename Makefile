@@ -13,6 +13,7 @@ help:
 	@echo "make test          all tests, with coverage"
 	@echo "make test-unit     the tests that need no control plane: seconds"
 	@echo "make chaos         kills the operator 50 times with renewals and faults going on: four minutes; SEED=… repeats a run"
+	@echo "make simulate      ninety days of ten thousand SquidexClients, in minutes"
 	@echo "make check         format, lint, types, imports"
 	@echo "make sandbox       leave a control plane, a stand-in Squidex and the operator running, and say how to use them"
 	@echo "make sandbox-down  end that"
@@ -42,6 +43,9 @@ test-unit: $(READY)
 
 chaos: $(READY)
 	@$(BIN)/python -m tests.faults.chaos --kills $${KILLS:-50} $${SEED:+--seed $$SEED}
+
+simulate: $(READY)
+	@$(BIN)/python -m tests.simulation $(ARGS)
 
 check: $(READY)
 	@$(BIN)/ruff format --check .

@@ -105,7 +105,7 @@ async def _populate(run: Run, rng: random.Random) -> None:
         if number % 100 == 50:
             run.people.occupy(key)
             occupied.append(key)
-        often = number % min(_OFTEN, max(1, plan.clients // 4)) == 0
+        often = number % min(_OFTEN, plan.clients // 2) == 0
         refresh = {3: {"renewBefore": "72h"}, 7: {"renewBeforePercentage": 50}}.get(number % 10, {})
         run.people.create(
             key,
@@ -117,7 +117,7 @@ async def _populate(run: Run, rng: random.Random) -> None:
         if number % 500 == 499:
             await asyncio.sleep(HOUR * 500 / plan.clients)
     began = virtual.now()
-    await asyncio.sleep(max(0.0, min(20 * DAY, plan.days * DAY - CALM) - began))
+    await asyncio.sleep(max(0.0, min(2 * DAY, plan.days * DAY - CALM) - began))
     for key in occupied:
         run.judge.trouble(key, 0.0, residue=150.0)
         run.people.give_way(key)

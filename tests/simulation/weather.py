@@ -78,6 +78,8 @@ class Weather:
         else:
             began = virtual.now()
             server.begin_rollout()
+            # Whoever asks the replica that is last gets a token that dies with its key: they need two.
+            self.kills.setdefault(server.base_url, []).append(began)
             await asyncio.sleep(self._rng.uniform(5 * MINUTE, 40 * MINUTE))
             server.end_rollout()
             # New tokens were refused by every other replica meanwhile.
