@@ -187,21 +187,27 @@ class Process:
         )
         m.collect(metrics.Collector(self._read_clients))
 
-    def _read_clients(self) -> Iterable[tuple[str, str, float | None, float | None, bool]]:
+    def _read_clients(self) -> Iterable[metrics.ClientFigures]:
         seen = self.tools.inventory
         for key, record in seen.records.items():
-            client = record.client
+            client, failure = record.client, record.failure
             target = seen.targets.get(inventory.Key(key.namespace, client.target_name))
-            ready = any(
-                c.get("type") == reasons.ConditionType.READY and c.get("status") == "True"
-                for c in client.status.get("conditions") or []
+            due = expiry = None
+            if target is not None and target.client_uid == client.uid and target.issued_at and target.expires_at:
+                refresh = client.spec.refresh if client.spec else resource.Refresh()
+                due = schedule.renewal_due(target.issued_at, target.expires_at, refresh, client.uid).timestamp()
+                expiry = target.expires_at.timestamp()
+            conditions = client.status.get("conditions") or []
+            yield metrics.ClientFigures(
+                *key,
+                ready=any(
+                    c.get("type") == reasons.ConditionType.READY and c.get("status") == "True" for c in conditions
+                ),
+                expiry=expiry,
+                next_refresh=due,
+                failures=failure.count if failure else 0,
+                next_attempt=failure.next_attempt.timestamp() if failure else None,
             )
-            if target is None or target.client_uid != client.uid or not target.issued_at or not target.expires_at:
-                yield *key, None, None, ready
-                continue
-            refresh = client.spec.refresh if client.spec else resource.Refresh()
-            due = schedule.renewal_due(target.issued_at, target.expires_at, refresh, client.uid)
-            yield *key, target.expires_at.timestamp(), due.timestamp(), ready
 
 
 def _version() -> str:

@@ -3,6 +3,7 @@
 Gauges of each SquidexClient are computed when somebody asks, from the inventory: they cost no memory and go with their object.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 
 import prometheus_client
@@ -88,27 +89,43 @@ class _Counted(registry.Collector):
         yield core.CounterMetricFamily(self._name, self._text, value=self._read())
 
 
+@dataclasses.dataclass(frozen=True)
+class ClientFigures:
+    """What is told of one SquidexClient. Times are epoch seconds; None where there is none."""
+
+    namespace: str
+    name: str
+    ready: bool
+    expiry: float | None
+    next_refresh: float | None
+    failures: int
+    next_attempt: float | None
+
+
 class Collector(registry.Collector):
     """Gauges of each SquidexClient."""
 
-    def __init__(self, read: Callable[[], Iterable[tuple[str, str, float | None, float | None, bool]]]) -> None:
-        """`read` gives namespace, name, expiry and next refresh (epoch seconds), ready."""
+    def __init__(self, read: Callable[[], Iterable[ClientFigures]]) -> None:
         self._read = read
 
     def collect(self) -> Iterable[core.Metric]:
         """Called by the registry."""
-        labels = ["namespace", "name"]
-        expiry = core.GaugeMetricFamily(
-            "squidex_operator_token_expiry_timestamp_seconds", "When the token expires.", labels=labels
+        ready = _family("squidex_operator_client_ready", "1 where Ready is True.")
+        expiry = _family("squidex_operator_token_expiry_timestamp_seconds", "When the token expires.")
+        refresh = _family("squidex_operator_token_next_refresh_timestamp_seconds", "When the token is renewed.")
+        failures = _family("squidex_operator_client_failures", "Attempts that failed in a row.")
+        attempt = _family(
+            "squidex_operator_client_next_attempt_timestamp_seconds", "When a failing one is tried again."
         )
-        refresh = core.GaugeMetricFamily(
-            "squidex_operator_token_next_refresh_timestamp_seconds", "When the token is renewed.", labels=labels
-        )
-        ready = core.GaugeMetricFamily("squidex_operator_client_ready", "1 where Ready is True.", labels=labels)
-        for namespace, name, expires_at, due, is_ready in self._read():
-            if expires_at is not None:
-                expiry.add_metric([namespace, name], expires_at)
-            if due is not None:
-                refresh.add_metric([namespace, name], due)
-            ready.add_metric([namespace, name], 1.0 if is_ready else 0.0)
-        return [expiry, refresh, ready]
+        for found in self._read():
+            labels = [found.namespace, found.name]
+            ready.add_metric(labels, 1.0 if found.ready else 0.0)
+            failures.add_metric(labels, found.failures)
+            for family, time in ((expiry, found.expiry), (refresh, found.next_refresh), (attempt, found.next_attempt)):
+                if time is not None:
+                    family.add_metric(labels, time)
+        return [ready, expiry, refresh, failures, attempt]
+
+
+def _family(name: str, text: str) -> core.GaugeMetricFamily:
+    return core.GaugeMetricFamily(name, text, labels=["namespace", "name"])

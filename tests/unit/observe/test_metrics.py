@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 
+import pytest
+
+from squidex_operator import process, settings
 from squidex_operator.observe import metrics
 
 
@@ -42,9 +47,9 @@ def test_a_gauge_is_read_when_somebody_asks() -> None:
 
 def test_each_squidexclient_has_its_gauges_as_long_as_it_is_there() -> None:
     m = metrics.Metrics()
-    rows: list[tuple[str, str, float | None, float | None, bool]] = [
-        ("shop", "good", 2000.0, 1000.0, True),
-        ("shop", "new", None, None, False),
+    rows = [
+        metrics.ClientFigures("shop", "good", True, 2000.0, 1000.0, 0, None),
+        metrics.ClientFigures("shop", "new", False, None, None, 3, 500.0),
     ]
     m.collect(metrics.Collector(lambda: rows))
     text = m.render().decode()
@@ -53,6 +58,9 @@ def test_each_squidexclient_has_its_gauges_as_long_as_it_is_there() -> None:
     assert 'squidex_operator_client_ready{name="good",namespace="shop"} 1.0' in text
     assert 'squidex_operator_client_ready{name="new",namespace="shop"} 0.0' in text
     assert 'expiry_timestamp_seconds{name="new"' not in text
+    assert 'squidex_operator_client_failures{name="new",namespace="shop"} 3.0' in text
+    assert 'squidex_operator_client_next_attempt_timestamp_seconds{name="new",namespace="shop"} 500.0' in text
+    assert 'next_attempt_timestamp_seconds{name="good"' not in text
     rows.clear()
     assert "shop" not in m.render().decode()
 
@@ -61,3 +69,13 @@ def test_two_processes_in_one_share_nothing() -> None:
     first, second = metrics.Metrics(), metrics.Metrics()
     first.publishes.labels(cause="FirstToken").inc()
     assert 'cause="FirstToken"' not in second.render().decode()
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
+def test_the_metrics_of_a_whole_process_are_clean_by_promtool() -> None:
+    made = process.Process(settings.parse([], {}))
+    made.tools.metrics.token_requests.labels(cause="FirstToken", result="granted").inc()
+    made.tools.metrics.failures.labels(reason="Timeout").inc()
+    text = made.tools.metrics.render()
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
