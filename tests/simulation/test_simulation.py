@@ -24,7 +24,7 @@ SMALL = scenario.Plan(
     relist_interval=dt.timedelta(hours=24),
     acts_per_client=0.5,
 )
-TINY = dataclasses.replace(SMALL, clients=20, days=45)
+TINY = dataclasses.replace(SMALL, clients=20, days=60)
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,7 @@ def _mishaps(rng: random.Random) -> tuple[faults.Fault, float]:
 
 
 class Weather:
-    """Until it is calm."""
+    """Until it is calm: what goes on when it is ended, ends."""
 
     def __init__(self, judge: judge_module.Judge, process: process_module.Process, rng: random.Random) -> None:
         self._judge = judge
@@ -66,9 +66,11 @@ class Weather:
             began = virtual.now()
             # Where every token is refused, one is fetched every hour: two days of that would be all there is to see.
             longest = 6 * HOUR if fault.name == "header dropped" else 2 * DAY
-            await asyncio.sleep(min(self._rng.lognormvariate(8, 2), longest))
-            server.faults.remove(fault)
-            self._judge.trouble(server.base_url, began, residue=residue)
+            try:
+                await asyncio.sleep(min(self._rng.lognormvariate(8, 2), longest))
+            finally:
+                server.faults.remove(fault)
+                self._judge.trouble(server.base_url, began, residue=residue)
 
     async def replace_key(self, server: squidex.Server, at: float) -> None:
         """At once, or replica by replica."""
@@ -80,10 +82,12 @@ class Weather:
             server.begin_rollout()
             # Whoever asks the replica that is last gets a token that dies with its key: they need two.
             self.kills.setdefault(server.base_url, []).append(began)
-            await asyncio.sleep(self._rng.uniform(5 * MINUTE, 40 * MINUTE))
-            server.end_rollout()
-            # New tokens were refused by every other replica meanwhile.
-            self._judge.trouble(server.base_url, began, residue=_TRANSIENT)
+            try:
+                await asyncio.sleep(self._rng.uniform(5 * MINUTE, 40 * MINUTE))
+            finally:
+                server.end_rollout()
+                # New tokens were refused by every other replica meanwhile.
+                self._judge.trouble(server.base_url, began, residue=_TRANSIENT)
         self.kills.setdefault(server.base_url, []).append(virtual.now())
 
     async def change_issuer(self, server: squidex.Server, at: float) -> None:
@@ -106,9 +110,11 @@ class Weather:
             await asyncio.sleep(self._rng.expovariate(1 / (6 * DAY)))
             began = virtual.now()
             api.down = True
-            await asyncio.sleep(self._rng.uniform(MINUTE, 30 * MINUTE))
-            api.down = False
-            self._judge.trouble(None, began, residue=3 * MINUTE)
+            try:
+                await asyncio.sleep(self._rng.uniform(MINUTE, 30 * MINUTE))
+            finally:
+                api.down = False
+                self._judge.trouble(None, began, residue=3 * MINUTE)
 
     async def of_process(self) -> None:
         """Restarts, gentle and not."""
