@@ -119,7 +119,8 @@ def truncated() -> Fault:
     """The connection breaks in the middle of the body."""
     error = httpx.RemoteProtocolError("payload is not completed")
     return Fault(
-        "truncated", change=lambda reply: dataclasses.replace(reply, body=reply.body[: len(reply.body) // 2], broken=error)
+        "truncated",
+        change=lambda reply: dataclasses.replace(reply, body=reply.body[: len(reply.body) // 2], broken=error),
     )
 
 

@@ -55,7 +55,9 @@ def of(run: Run, *, steady: float) -> Figures:
         violations.append(f"{issued} tokens were issued, {ideal} were needed")
     quiet = _writes_in_calm(run, requests, plan.days * DAY - steady)
     violations += [f"{count} writes in steady state: {what}" for what, count in quiet.items() if count]
-    violations += [f"a target is {run.judge.state(k)}: {k}" for k in run.judge.clients() if run.judge.state(k) != "good"]
+    violations += [
+        f"a target is {run.judge.state(k)}: {k}" for k in run.judge.clients() if run.judge.state(k) != "good"
+    ]
     violations += [f"a foreign Secret was touched: {k}" for k, b in run.people.foreign.items() if not _same(run, k, b)]
     violations += [f"no due time at {where}" for where in run.stranded]
     violations += [f"logged: {bug}" for bug in run.process.bugs]
@@ -106,10 +108,14 @@ def _gaps(run: Run) -> tuple[list[str], dict[str, object]]:
         if excess > 0:
             late = gap.end - gap.begin if gap.kind == judge_module.EXPIRED else excess
             beyond[gap.kind] += max(1, round(late))
-            violations.append(f"{gap.client}: {gap.kind} from {gap.begin:.0f} to {gap.end:.0f} s, {excess:.0f} s too long")
+            violations.append(
+                f"{gap.client}: {gap.kind} from {gap.begin:.0f} to {gap.end:.0f} s, {excess:.0f} s too long"
+            )
     kinds = [judge_module.EXPIRED, judge_module.KEY, judge_module.ISSUER, judge_module.MISSING, judge_module.WRONG]
     names = {judge_module.EXPIRED: "expired, though Squidex had answered", judge_module.MISSING: "missing"}
-    text = {kind: f"seconds with a token {names.get(kind, 'refused: ' + kind)}, beyond detection (in all)" for kind in kinds}
+    text = {
+        kind: f"seconds with a token {names.get(kind, 'refused: ' + kind)}, beyond detection (in all)" for kind in kinds
+    }
     return violations, {text[kind]: f"{beyond[kind]} ({total[kind]})" for kind in kinds}
 
 
@@ -191,5 +197,3 @@ def _writes_in_calm(
 
 def _same(run: Run, key: Key, body: dict[str, object]) -> bool:
     return run.cluster.get("secrets", key) is body
-
-

@@ -15,6 +15,7 @@ from tests.simulation import cluster as cluster_module
 from tests.simulation import virtual
 from tests.simulation.cluster import CLIENTS, SECRETS, Body, Key
 
+
 class Gateway(gateway_module.Gateway):
     """Requests to the model; slow, away, or with answers that get lost, as the model says."""
 

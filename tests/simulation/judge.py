@@ -180,4 +180,3 @@ class Judge:
         if now >= dies:
             return State(EXPIRED, now)
         return State(GOOD, now, dies, facts.lifetime)
-

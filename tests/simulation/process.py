@@ -39,7 +39,9 @@ class Delivery:
         self._cluster = cluster
         self._api = api
         self._rng = rng
-        self._loss = loss
+        self.loss = loss
+        self.late = 0.01
+        """How many events are late by seconds, and with them all that follow."""
         self._last = {CLIENTS: 0.0, SECRETS: 0.0}
         self._listener: watch.Watch | None = None
         self.lost: dict[cluster_module.Key, float] = {}
@@ -61,10 +63,10 @@ class Delivery:
 
     def _report(self, what: str, event: str, body: Body) -> None:
         listener = self._listener
-        if self._rng.random() < self._loss:
+        if self._rng.random() < self.loss:
             self.lost[cluster_module.Key(body["metadata"]["namespace"], body["metadata"]["name"])] = virtual.now()
             return
-        delay = self._rng.expovariate(20) if self._rng.random() > 0.01 else self._rng.uniform(0, 10)
+        delay = self._rng.expovariate(20) if self._rng.random() >= self.late else self._rng.uniform(0, 10)
         at = self._last[what] = max(self._last[what], virtual.now() + delay)
 
         def arrive() -> None:

@@ -71,6 +71,7 @@ async def _simulate(plan: Plan) -> figures.Figures:
     eventful = [_start(each) for each in _events(run, rng, end - CALM)]
     await asyncio.sleep(max(0.0, end - CALM))
     await _stop(eventful)
+    run.process.gateway.answers_lost = run.process.delivery.loss = 0.0
     await asyncio.sleep(end - virtual.now())
     run.judge.finish()
     run.wall = time.perf_counter() - started

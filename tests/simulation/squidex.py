@@ -133,7 +133,9 @@ class Server:
             return wire.refused()
         app = facts.client_id.partition(":")[0]
         if path == "/api/languages/" or (path == f"/api/apps/{app}" and facts.client_id in self.secrets):
-            return wire.answer(200, {"id": "5d2c", "name": app, "label": None, "permissions": [], "_links": {}}, wire.API)
+            return wire.answer(
+                200, {"id": "5d2c", "name": app, "label": None, "permissions": [], "_links": {}}, wire.API
+            )
         return wire.api_error(404)
 
     def _sign(self, facts: Facts) -> str:

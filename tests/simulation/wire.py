@@ -45,4 +45,6 @@ def refused() -> Reply:
 
 def api_error(status: int, headers: Mapping[str, str] | None = None) -> Reply:
     """An error of the API."""
-    return answer(status, {"message": "", "errorCode": None, "details": None, "statusCode": status}, {**API, **(headers or {})})
+    return answer(
+        status, {"message": "", "errorCode": None, "details": None, "statusCode": status}, {**API, **(headers or {})}
+    )

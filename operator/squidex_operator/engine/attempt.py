@@ -72,7 +72,9 @@ def fail(t: tools.Tools, p: Pass, problem: backoff.Problem) -> None:
     if problem.reason is reasons.Reason.TLS_ERROR and record.client.spec is not None:
         # The certificates may have been replaced since they were read.
         t.trust.forget(p.key.namespace, record.client.spec.tls)
-    if problem.reason is reasons.Reason.NEW_TOKEN_REFUSED and record.probe_due is not None:
+    refused = record.probed is not None and record.probed.verdict is observed.Verdict.REFUSED
+    if problem.reason is reasons.Reason.NEW_TOKEN_REFUSED and refused and record.probe_due is not None:
+        # The old one is asked about again, too. Where it was not refused, its own time for that is not put off.
         record.probe_due = record.failure.next_attempt
     if t.inventory.watched_credentials(record.client) is None and problem.kind is backoff.Kind.PERMANENT:
         # A person will correct an unlabelled Secret, and nothing else will tell us.

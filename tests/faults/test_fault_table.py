@@ -1,0 +1,317 @@
+"""Every kind of fault in every phase: what the status says, that the old token stays, how often is asked, how it recovers.
+
+On virtual time and the model of Squidex; tests/faults/test_*.py have the same on real connections, for a few of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime as dt
+
+import pytest
+from squidex_operator.engine import queue
+
+from tests.simulation import faults, lab, process, squidex, virtual
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+# Fewer of the looks that this is not about.
+CALM = process.Settings(keys_interval=dt.timedelta(hours=2), relist_interval=dt.timedelta(hours=12))
+
+
+@pytest.fixture(autouse=True)
+def _seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "LONGEST_SLEEP", dt.timedelta(minutes=15))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """How often is asked in the first hour and in the first day, and how long after the fault all is well again."""
+
+    hour: range
+    day: range
+    recovery: float
+
+
+TRANSIENT = Pace(range(8, 25), range(140, 310), 10 * MINUTE)
+UNKNOWN = Pace(range(6, 13), range(30, 50), 60 * MINUTE)
+PERMANENT = Pace(range(1, 2), range(4, 7), 5 * HOUR)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A fault, and what it looks like from outside."""
+
+    fault: faults.Fault
+    reason: str
+    pace: Pace
+    accepted: tuple[str, str] = ("Unknown", "ProbeInconclusive")
+    """`TokenAccepted` where probes meet the fault."""
+
+
+LATER = Pace(range(2, 8), range(50, 145), 20 * MINUTE)
+
+CASES = {
+    "HTTP 500 with a web page": Case(faults.html(500), "ServerError", TRANSIENT),
+    "HTTP 503": Case(faults.status(503), "ServerError", TRANSIENT),
+    "a web page": Case(faults.html(200), "NotSquidex", UNKNOWN),
+    "HTTP 502 with a web page": Case(faults.html(502), "ServerError", TRANSIENT),
+    "a redirect": Case(faults.redirect(), "Redirected", UNKNOWN),
+    "connection reset": Case(faults.reset(), "Unreachable", TRANSIENT),
+    "connection refused": Case(faults.unreachable(), "Unreachable", TRANSIENT),
+    "no answer": Case(faults.hang(), "Timeout", TRANSIENT),
+    "an answer cut short": Case(faults.truncated(), "Unreachable", TRANSIENT),
+    "an answer without an end": Case(faults.huge(), "NotSquidex", UNKNOWN),
+    "wrong JSON types": Case(faults.wrong_types(), "InvalidResponse", UNKNOWN, ("True", "Accepted")),
+    "HTTP 429": Case(faults.rate_limit(), "RateLimited", TRANSIENT),
+    "HTTP 429 for ten minutes": Case(faults.rate_limit("600"), "RateLimited", LATER),
+    "HTTP 429 until a date": Case(faults.rate_limit(600.0), "RateLimited", LATER),
+    "HTTP 403 of a proxy": Case(faults.html(403), "Forbidden", UNKNOWN),
+    "HTTP 404": Case(faults.status(404), "NotSquidex", UNKNOWN),
+}
+"""Faults of the whole server."""
+
+REFUSALS = {
+    "invalid_client": Case(faults.oauth(401, "invalid_client", "Wrong."), "InvalidClient", PERMANENT),
+    "invalid_client of IdentityServer4": Case(faults.oauth(400, "invalid_client"), "InvalidClient", PERMANENT),
+    "invalid_scope": Case(faults.oauth(400, "invalid_scope", "Wrong."), "InvalidScope", PERMANENT),
+    "unauthorized_client": Case(faults.oauth(400, "unauthorized_client", "No."), "UnauthorizedClient", PERMANENT),
+}
+"""Answers of the token endpoint alone."""
+
+# Most of them say it in the status, and ask again about the token that they have.
+REFUSED = Case(faults.header_dropped(), "NewTokenRefused", Pace(range(1, 4), range(10, 30), 10 * MINUTE))
+REFUSALS["a new token that is refused"] = REFUSED
+
+TOKEN_CASES = {**CASES, **REFUSALS}
+
+
+def _each(cases: dict[str, Case]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in cases.items()])
+
+
+def _begin(server: squidex.Server, fault: faults.Fault, endpoint: str) -> float:
+    server.faults = [fault.at(*(fault.on & {endpoint}) or fault.on)]
+    return virtual.now()
+
+
+@_each(TOKEN_CASES)
+def test_first_fetch(case: Case) -> None:
+    async def run() -> None:
+        async with lab.running(CALM) as world:
+            server = world.first
+            began = _begin(server, case.fault, "token")
+            world.create("app", server)
+            await asyncio.sleep(began + HOUR - virtual.now())
+            assert world.condition("app", "Ready") == ("False", case.reason)
+            assert world.condition("app", "RefreshFailing") == ("True", case.reason)
+            assert world.token("app") == ""
+            assert _asked(server, began, HOUR) in case.pace.hour
+            await asyncio.sleep(began + DAY - virtual.now())
+            assert _asked(server, began, DAY) in case.pace.day
+            server.faults = []
+            await world.until_works("app", server, case.pace.recovery + 5)
+            assert world.condition("app", "Ready") == ("True", "TokenValid")
+
+    virtual.run(run())
+
+
+@_each(TOKEN_CASES)
+def test_renewal(case: Case) -> None:
+    async def run() -> None:
+        async with lab.running(CALM) as world:
+            server = world.first
+            world.create("app", server)
+            await world.until_works("app", server, 5)
+            old = world.token("app")
+            began = _begin(server, case.fault, "token")
+            world.pass_time(20.5 * DAY)
+            await asyncio.sleep(15 * MINUTE)
+            assert world.condition("app", "RefreshFailing") == ("True", case.reason)
+            await asyncio.sleep(began + DAY - virtual.now())
+            accepted = case is not REFUSED
+            assert world.condition("app", "Ready") == (
+                ("True", "TokenValid") if accepted else ("False", "TokenRefused")
+            )
+            assert world.token("app") == old
+            # The clock is looked at every 15 minutes here.
+            first = next(at for at, name, _, _ in server.requests if name == "token" and at >= began)
+            assert _asked(server, first, HOUR) in case.pace.hour
+            assert _asked(server, first, DAY) in case.pace.day
+            server.faults = []
+            await world.until_works("app", server, case.pace.recovery + 5)
+            assert world.token("app") != old
+            assert world.writes("app") == 2
+
+    virtual.run(run())
+
+
+@_each(CASES)
+def test_probe(case: Case) -> None:
+    async def run() -> None:
+        async with lab.running(CALM) as world:
+            server = world.first
+            world.create("app", server)
+            await world.until_works("app", server, 5)
+            old, requested = world.token("app"), _asked(server, 0, HOUR)
+            began = _begin(server, case.fault, "probe")
+            await asyncio.sleep(DAY)
+            assert world.condition("app", "Ready") == ("True", "TokenValid")
+            assert world.condition("app", "TokenAccepted") == case.accepted
+            assert world.condition("app", "RefreshFailing") == ("False", "Refreshed")
+            assert lab.count(server, "probe", began, began + DAY) in range(22, 28)
+            server.faults = []
+            await asyncio.sleep(HOUR + MINUTE)
+            assert world.condition("app", "TokenAccepted") == ("True", "Accepted")
+            assert world.token("app") == old
+            assert _asked(server, 0, 2 * DAY) == requested == 1
+
+    virtual.run(run())
+
+
+@_each(CASES)
+def test_keys(case: Case) -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            server = world.first
+            world.create("app", server)
+            await world.until_works("app", server, 5)
+            await asyncio.sleep(10 * MINUTE)
+            old, writes = world.token("app"), len(world.process.gateway.writes)
+            began = _begin(server, case.fault, "jwks")
+            await asyncio.sleep(3 * HOUR)
+            assert lab.count(server, "jwks", began, began + 3 * HOUR) in range(34, 42)
+            assert (world.token("app"), len(world.process.gateway.writes)) == (old, writes)
+            assert _asked(server, 0, DAY) == 1
+            server.replace_key()
+            await asyncio.sleep(10 * MINUTE)
+            server.faults = []
+            await world.until_works("app", server, 5 * MINUTE + 5)
+            assert _asked(server, 0, DAY) == 2
+
+    virtual.run(run())
+
+
+@pytest.mark.parametrize("change", ["credentials", "spec"])
+@_each(TOKEN_CASES)
+def test_a_change_ends_the_wait_at_once(case: Case, change: str) -> None:
+    async def run() -> None:
+        async with lab.running(CALM) as world:
+            server = world.first
+            _begin(server, case.fault, "token")
+            world.create("app", server)
+            await asyncio.sleep(6 * HOUR)
+            assert world.condition("app", "RefreshFailing") == ("True", case.reason)
+            server.faults = []
+            if change == "credentials":
+                server.secrets["app:ci"] = "an0ther"
+                world.credentials("app", "an0ther")
+            else:
+                world.edit("app", probe={"mode": "Languages"})
+            # What the server itself asked for is kept to: it asked all.
+            await world.until_works("app", server, 10 * MINUTE if case.pace is LATER else 5)
+
+    virtual.run(run())
+
+
+def test_a_replaced_key_is_noticed_within_the_interval_and_costs_one_request() -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            world.create("app", world.first)
+            await world.until_works("app", world.first, 5)
+            await asyncio.sleep(HOUR)
+            world.first.replace_key()
+            await world.until_works("app", world.first, 5 * MINUTE + 10)
+            await asyncio.sleep(HOUR)
+            assert _asked(world.first, 0, DAY) == 2
+
+    virtual.run(run())
+
+
+def test_a_changed_issuer_is_noticed_by_the_next_probe_and_costs_one_request() -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            world.create("app", world.first)
+            await world.until_works("app", world.first, 5)
+            await asyncio.sleep(HOUR)
+            world.first.change_issuer()
+            await world.until_works("app", world.first, HOUR + 10)
+            await asyncio.sleep(3 * HOUR)
+            assert _asked(world.first, 0, DAY) == 2
+
+    virtual.run(run())
+
+
+def test_replicas_that_disagree_cost_a_bounded_number_of_tokens() -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            server = world.first
+            world.create("app", server)
+            await world.until_works("app", server, 5)
+            await asyncio.sleep(HOUR)
+            server.begin_rollout()
+            began = virtual.now()
+            await asyncio.sleep(DAY)
+            assert _asked(server, began, HOUR) <= 12
+            assert _asked(server, began, DAY) <= 60
+            server.end_rollout()
+            await world.until_works("app", server, HOUR + 10)
+
+    virtual.run(run())
+
+
+def test_a_key_that_is_replaced_while_the_secret_is_wrong_is_no_hot_loop() -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            server = world.first
+            world.create("app", server)
+            await world.until_works("app", server, 5)
+            await asyncio.sleep(HOUR)
+            server.faults = [faults.oauth(401, "invalid_client", "Wrong.")]
+            server.replace_key()
+            began = virtual.now()
+            await asyncio.sleep(DAY)
+            assert world.condition("app", "Ready") == ("False", "TokenRefused")
+            assert _asked(server, began, DAY) <= 6
+            assert lab.count(server, "probe", began, began + DAY) <= 30
+            assert lab.count(server, "jwks", began, began + DAY) <= 350
+
+    virtual.run(run())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(faults.hang(), id="one that hangs"),
+        pytest.param(faults.slow(14.0), id="one that is slow"),
+        pytest.param(faults.rate_limit("3600"), id="one that asks to wait"),
+        pytest.param(faults.unreachable(), id="one that is away"),
+    ],
+)
+def test_a_server_in_trouble_holds_up_no_other(fault: faults.Fault) -> None:
+    async def run() -> None:
+        async with lab.running(CALM) as world:
+            world.first.faults = [fault]
+            for number in range(200):
+                world.create(f"bad-{number}", world.first)
+            await asyncio.sleep(MINUTE)
+            names = [f"good-{number}" for number in range(40)]
+            for name in names:
+                world.create(name, world.second)
+            await asyncio.sleep(5)
+            assert [name for name in names if not world.works(name, world.second)] == []
+            # Nor does a renewal of what is there wait, hours later.
+            await asyncio.sleep(HOUR)
+            world.second.replace_key()
+            for name in names:
+                world.credentials(name, "s3cr3t ")
+                world.edit(name, scope="squidex-api")
+            world.create("late", world.second)
+            await world.until_works("late", world.second, 5)
+
+    virtual.run(run())
+
+
+def _asked(server: squidex.Server, since: float, seconds: float) -> int:
+    return lab.count(server, "token", since, since + seconds)
