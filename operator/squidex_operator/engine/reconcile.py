@@ -136,6 +136,7 @@ class Reconciler:
             key_vanished=is_seen and t.servers.key_vanished(record, seen, now),  # type: ignore[arg-type]
             credentials_due=record.credentials_due,
             probe_due=record.probe_due,
+            replacement_allowed=record.key_retry_at,
             fetch_allowed=at,
         )
 

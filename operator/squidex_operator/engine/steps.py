@@ -15,6 +15,9 @@ from squidex_operator.squidex import probe, tokens
 
 logger = logging.getLogger(__name__)
 
+_SOON = dt.timedelta(hours=2)
+"""A token that is refused so soon after its predecessor was: twice the longest wait between the two."""
+
 _REFUSED_KEPT = dt.timedelta(hours=1)
 """How long a new token that was refused is asked about again before another is fetched."""
 
@@ -263,12 +266,17 @@ def _allow_repair(t: tools.Tools, p: attempt.Pass) -> None:
 
 
 def _note_key(t: tools.Tools, p: attempt.Pass, cause: reasons.Cause, grant: render.Grant) -> None:
-    """Where the server signs with a key that it does not publish, wait longer and longer before the next attempt."""
-    record = p.record
-    if cause is not reasons.Cause.KEY_REPLACED:
+    """Where the server signs with a key that it does not publish, or its tokens die soon, wait longer and longer.
+
+    Its replicas disagree: each new token is one more that half of them refuse.
+    """
+    record, now = p.record, t.now()
+    if cause not in (reasons.Cause.KEY_REPLACED, reasons.Cause.REFUSED):
         return
-    if t.servers.publishes(p.spec.base_url, grant.key_id) is False:
+    again = record.key_noted_at is not None and abs(now - record.key_noted_at) < _SOON
+    record.key_noted_at = now
+    if again or t.servers.publishes(p.spec.base_url, grant.key_id) is False:
         record.key_retries += 1
-        record.key_retry_at = t.now() + backoff.wait(backoff.Kind.UNKNOWN, record.key_retries + 4, t.draw())
+        record.key_retry_at = now + backoff.wait(backoff.Kind.UNKNOWN, record.key_retries + 4, t.draw())
     else:
         record.key_retries, record.key_retry_at = 0, None

@@ -199,7 +199,8 @@ def _acquire(now: dt.datetime, o: observed.Observed, spec: resource.Spec, need: 
     if need is reasons.Cause.REFUSED and o.probe_due is not None and now >= o.probe_due:
         # One 401 is no proof: after a wait the old token is asked about again before another is fetched.
         return Probe()
-    if o.fetch_allowed is not None and now < o.fetch_allowed:
+    allowed = (o.fetch_allowed, o.replacement_allowed if need is reasons.Cause.REFUSED else None)
+    if any(time is not None and now < time for time in allowed):
         return None
     if o.namespace_terminating is observed.UNKNOWN and need is not reasons.Cause.FIRST_TOKEN:
         # Its Secrets may be gone before the SquidexClient is: no token for a namespace that goes.
@@ -264,6 +265,7 @@ def _next_time(
         o.probe_due,
         o.failure.next_attempt if o.failure else None,
         o.fetch_allowed if need else None,
+        o.replacement_allowed if need is reasons.Cause.REFUSED else None,
     ]
     return min((time for time in times if time is not None and time > now), default=None)
 

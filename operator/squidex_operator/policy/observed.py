@@ -125,5 +125,7 @@ class Observed:
     """When the credentials Secret is to be looked at again, where it is not watched."""
     probe_due: dt.datetime | None = None
     """When the server is to be asked about the token; None where probes are off."""
+    replacement_allowed: dt.datetime | None = None
+    """Not before this time where the token is refused: those before it were, too, soon after they were fetched."""
     fetch_allowed: dt.datetime | None = None
     """Not before this time, whatever the cause: the last guard against a flood of token requests."""

@@ -107,6 +107,19 @@ def publish(cause: Cause, source: decide.Source, name: str = "") -> decide.Publi
         pytest.param(
             {"key_vanished": True, "fetch_allowed": SOON}, decide.Wait(SOON), id="a flood of fetches is stopped"
         ),
+        pytest.param(
+            {"probed": REFUSED, "probe_due": None, "replacement_allowed": SOON},
+            decide.Wait(SOON),
+            id="refused like the one before: replicas disagree, and another would not help",
+        ),
+        pytest.param(
+            {"probed": REFUSED, "replacement_allowed": NOW}, decide.Fetch(Cause.REFUSED), id="refused, and time to try"
+        ),
+        pytest.param(
+            {"credentials": OTHER, "probed": REFUSED, "replacement_allowed": SOON},
+            decide.Fetch(Cause.CREDENTIALS_CHANGED),
+            id="other credentials wait for no replicas",
+        ),
         # A token is there already.
         pytest.param(
             {"target": None, "pending": situation.pending()},
