@@ -10,8 +10,8 @@ import dataclasses
 import datetime as dt
 
 import pytest
-from squidex_operator.engine import queue
 
+from squidex_operator.engine import queue
 from tests.simulation import faults, lab, process, squidex, virtual
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0

@@ -17,7 +17,7 @@ def main() -> int:
     parser.add_argument("--days", type=float, default=plan.days, help="at least 30")
     given = parser.parse_args()
     figures = scenario.simulate(scenario.Plan(seed=given.seed, clients=given.clients, days=given.days))
-    print(figures.text())
+    sys.stdout.write(figures.text() + "\n")
     return 1 if figures.violations else 0
 
 

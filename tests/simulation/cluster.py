@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import random
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from squidex_operator.api import names
 from squidex_operator.policy import render
-
 from tests.simulation import virtual
+
+if TYPE_CHECKING:
+    import random
 
 Body = dict[str, Any]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -13,6 +12,8 @@ import httpx
 from tests.simulation import wire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from tests.simulation.squidex import Server
 
 EVERYWHERE = frozenset({"token", "probe", "jwks"})

@@ -8,7 +8,6 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from squidex_operator.engine import hosts
-
 from tests.simulation import judge as judge_module
 from tests.simulation.cluster import CLIENTS, Key
 

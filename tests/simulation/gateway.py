@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from squidex_operator.api import names
 from squidex_operator.kube import errors
 from squidex_operator.kube import gateway as gateway_module
-
 from tests.simulation import cluster as cluster_module
 from tests.simulation import virtual
 from tests.simulation.cluster import CLIENTS, SECRETS, Body, Key
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncIterator, Mapping
 
 
 class Gateway(gateway_module.Gateway):

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-from squidex_operator.squidex import http
 
+from squidex_operator.squidex import http
 from tests.simulation import faults, squidex, virtual, wire
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
 
 
 class Internet(http.Http):

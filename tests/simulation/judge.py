@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import collections
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from squidex_operator.api import names
-
 from tests.simulation import cluster as cluster_module
 from tests.simulation import squidex, virtual
 from tests.simulation.cluster import SECRETS, Body, Key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FOREVER = float("inf")
 

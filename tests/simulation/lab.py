@@ -6,14 +6,15 @@ import asyncio
 import base64
 import contextlib
 import random
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from squidex_operator.api import names
-
 from tests.simulation import cluster as cluster_module
 from tests.simulation import process, squidex, virtual
 from tests.simulation.cluster import CLIENTS, SECRETS, Body, Key
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 NAMESPACE = "shop"
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import random
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from squidex_operator.api import names
-
 from tests.simulation import cluster as cluster_module
 from tests.simulation import judge as judge_module
 from tests.simulation import squidex, virtual
 from tests.simulation.cluster import CLIENTS, SECRETS, Body, Key
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Coroutine, Mapping
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 

@@ -8,16 +8,18 @@ import contextlib
 import dataclasses
 import datetime as dt
 import logging
-import random
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from squidex_operator.engine import hosts, inventory, queue, reconcile, servers, tools, trust, watch
 from squidex_operator.kube import errors as kube_errors
 from squidex_operator.observe import metrics
-
 from tests.simulation import cluster as cluster_module
 from tests.simulation import gateway, internet, squidex, virtual
 from tests.simulation.cluster import CLIENTS, SECRETS, Body
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping
 
 _START_RETRY = 5.0
 

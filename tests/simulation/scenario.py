@@ -7,13 +7,15 @@ import dataclasses
 import datetime as dt
 import random
 import time
-from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation import cluster as cluster_module
 from tests.simulation import figures, people, process, squidex, virtual, weather
 from tests.simulation import judge as judge_module
 from tests.simulation.cluster import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 HOUR, DAY = 3600.0, 86400.0
 

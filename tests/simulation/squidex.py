@@ -9,12 +9,14 @@ import base64
 import dataclasses
 import email.utils
 import json
-import random
 import urllib.parse
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation import faults, virtual, wire
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Mapping
 
 DAY = 86400.0
 _TOKEN = "/identity-server/connect/token"

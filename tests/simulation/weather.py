@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import random
+from typing import TYPE_CHECKING
 
 from tests.simulation import faults, squidex, virtual
 from tests.simulation import judge as judge_module
 from tests.simulation import process as process_module
+
+if TYPE_CHECKING:
+    import random
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 OAUTH = {"Content-Type": "application/json;charset=UTF-8"}
 API = {"Content-Type": "application/json; charset=utf-8"}
