@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import selectors
 import socket
 import subprocess
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,73 +16,11 @@ from sandbox.environment import Sandbox
 from sandbox.operator_process import Operator
 from sandbox.places import REPOSITORY
 from tests.e2e.world import World
+from tests.faults import freezing_proxy
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Callable, Iterator
-
-
-class Proxy:
-    """Passes bytes between the operator and the API server, and can swallow what the server says."""
-
-    def __init__(self, port: int) -> None:
-        self._target = ("127.0.0.1", port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ, None)
-        self._waker, waked = socket.socketpair()
-        self._selector.register(waked, selectors.EVENT_READ, "stop")
-        self._servers: dict[socket.socket, socket.socket] = {}
-        """Server side -> client side of each connection."""
-        self._mute: set[socket.socket] = set()
-        self.port = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    @property
-    def open(self) -> int:
-        """Connections."""
-        return len(self._servers)
-
-    def swallow(self) -> None:
-        """From now on nothing that the server says on the connections that are open gets through."""
-        self._mute.update(self._servers)
-
-    def close(self) -> None:
-        self._waker.send(b"x")
-        self._thread.join(10)
-        for one in list(self._selector.get_map().values()):
-            one.fileobj.close()  # type: ignore[union-attr]
-        self._waker.close()
-        self._selector.close()
-
-    def _run(self) -> None:
-        while True:
-            for key, _ in self._selector.select():
-                if key.data == "stop":
-                    return
-                if key.data is None:
-                    client = self._listener.accept()[0]
-                    server = socket.create_connection(self._target)
-                    self._servers[server] = client
-                    self._selector.register(client, selectors.EVENT_READ, server)
-                    self._selector.register(server, selectors.EVENT_READ, client)
-                    continue
-                self._pass(key.fileobj, key.data)  # type: ignore[arg-type]
-
-    def _pass(self, source: socket.socket, other: socket.socket) -> None:
-        data = b""
-        with contextlib.suppress(OSError):
-            data = source.recv(65536)
-        with contextlib.suppress(OSError):
-            if data and source not in self._mute:
-                other.sendall(data)
-        if not data:
-            for end in (source, other):
-                with contextlib.suppress(KeyError):
-                    self._selector.unregister(end)
-                end.close()
-                self._servers.pop(end, None)
 
 
 @pytest.fixture
@@ -143,8 +78,7 @@ def test_a_watch_that_has_gone_silent_ends_the_process_and_the_next_one_works(
     world = empty_world
     for other in sandbox.operators:
         other.stop()  # else it would do the work; who needs it starts it again
-    proxy = Proxy(sandbox.control_plane.port)
-    try:
+    with freezing_proxy.FreezingProxy(sandbox.control_plane.port) as proxy:
         operator = start(
             "--relist-interval=18s",  # longer than idle connections are kept: then those that are open are the watches
             "--watch-grace=1s",
@@ -154,15 +88,13 @@ def test_a_watch_that_has_gone_silent_ends_the_process_and_the_next_one_works(
         )
         world.ready()
         world.wait(lambda: proxy.open == 2, "all connections to close but for the two watches", deadline=40)
-        proxy.swallow()
+        proxy.freeze()
         world.kubectl("patch", "sqc", "shop", "--type=merge", "-p", '{"spec": {"scope": "squidex-api openid"}}')
         world.wait(lambda: not operator.program.alive, "the operator to end", deadline=40)
         assert operator.program.returncode == 1
         assert "ending because of SilentWatchError: the watch missed" in operator.program.output()
         operator.start()
         assert world.wait_ready()["status"]["observedGeneration"] == 2
-    finally:
-        proxy.close()
 
 
 def test_without_the_crd_it_is_alive_and_not_ready_until_the_crd_is_there(
