@@ -1,4 +1,4 @@
-"""Ninety days of a hundred SquidexClients, in a world where everything goes wrong: `make simulate` does thousands.
+"""Ninety days of sixty SquidexClients, in a world where everything goes wrong: `make simulate` does thousands.
 
 The keys are asked for, and everything is listed, less often than by default, and the queue looks at the clock less often: the
 rules are the same, and it takes seconds.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from squidex_operator.api import resource
 
 SMALL = scenario.Plan(
-    clients=100,
+    clients=60,
     days=90,
     keys_interval=dt.timedelta(hours=2),
     relist_interval=dt.timedelta(hours=24),
