@@ -145,6 +145,8 @@ class Process:
             self.tools.hosts.clock_set_back()
             for key in self.tools.inventory.clock_set_back():
                 self.tools.queue.wake(key)
+            for server in self.tools.servers.known():
+                self.tools.queue.wake(server)
 
     def _check_loop(self) -> str:
         return f"blocked for {self.heartbeat.lag:.0f} s" if self.heartbeat.lag > 5 else ""

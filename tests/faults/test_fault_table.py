@@ -280,6 +280,26 @@ def test_a_key_that_is_replaced_while_the_secret_is_wrong_is_no_hot_loop() -> No
     virtual.run(run())
 
 
+def test_a_clock_that_is_set_back_by_days_holds_up_nothing() -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            world.process.set_clock(5 * DAY)
+            await asyncio.sleep(MINUTE)
+            world.create("app", world.first)
+            world.create("other", world.second)
+            await world.until_works("app", world.first, 5)
+            await asyncio.sleep(HOUR)
+            world.process.set_clock(0.0)
+            await asyncio.sleep(MINUTE)
+            began = virtual.now()
+            world.second.change_issuer()
+            await asyncio.sleep(HOUR + MINUTE)
+            assert lab.count(world.first, "jwks", began, began + HOUR) >= 11
+            assert world.works("other", world.second)
+
+    virtual.run(run())
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -10,6 +10,7 @@ import datetime as dt
 import logging
 from typing import TYPE_CHECKING
 
+from squidex_operator import process
 from squidex_operator.engine import hosts, inventory, queue, reconcile, servers, tools, trust, watch
 from squidex_operator.kube import errors as kube_errors
 from squidex_operator.observe import metrics
@@ -118,6 +119,17 @@ class Process:
         self._settings = settings
         self._kill = asyncio.Event()
         self._gently = False
+
+    def set_clock(self, offset: float) -> None:
+        """Let the machine's clock jump; the heartbeat notices it within a second."""
+        jump = dt.timedelta(seconds=offset - self.clock.offset)
+        self.clock.offset = offset
+
+        def notice() -> None:
+            if self.listed and abs(jump) > dt.timedelta(seconds=10):
+                process.Process._clock_jumped(self, jump)  # type: ignore[arg-type]
+
+        virtual.call_later(self._rng.random(), notice)
 
     def end(self, *, gently: bool) -> None:
         """SIGTERM, or SIGKILL: then whatever is in work is lost, a fetched token too."""

@@ -128,14 +128,14 @@ class Weather:
 
     async def of_clock(self) -> None:
         """The machine's clock is off by up to two hours, and is put right again."""
-        clock = self._process.clock
+        set_clock = self._process.set_clock
         try:
             while True:
                 await asyncio.sleep(self._rng.expovariate(1 / (5 * DAY)))
-                clock.offset = self._rng.uniform(-2 * HOUR, 2 * HOUR)
+                set_clock(self._rng.uniform(-2 * HOUR, 2 * HOUR))
                 self.jumps.append(virtual.now())
                 await asyncio.sleep(self._rng.expovariate(1 / (8 * HOUR)))
-                clock.offset = 0.0
+                set_clock(0.0)
                 self.jumps.append(virtual.now())
         finally:
-            clock.offset = 0.0
+            set_clock(0.0)

@@ -42,6 +42,10 @@ class Servers:
         self._known.add(base_url)
         return True
 
+    def known(self) -> list[ServerKey]:
+        """All servers that are watched."""
+        return [ServerKey(base_url) for base_url in sorted(self._known)]
+
     def first_check(self, base_url: str, now: dt.datetime) -> dt.datetime:
         """When a server is asked first: soon, but not all servers at once after a restart."""
         return now + min(self._interval, dt.timedelta(seconds=30)) * schedule.fraction(base_url, "keys")
