@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 COUNT = 30
 """SquidexClients, whose probes, a minute apart, are spread so that one comes every other second."""
 
+AN_HOUR = {"jwks": 12, "probe": 6}
+"""What an hour brings with the default intervals, here in seconds: a check of the keys each five minutes, a list of both kinds
+each ten; and more probes than one SquidexClient has in it."""
+
 BURST = 1000
 
 _CONNECTIONS = 4
@@ -59,11 +63,11 @@ def test_checks_and_probes_and_lists_write_nothing_and_fetch_nothing(many: World
 
     def is_enough() -> bool:
         now = many.squidex.state()["counts"]
-        return all(now[what]["total"] - counts[what]["total"] >= 4 for what in ("jwks", "probe"))
+        return all(now[what]["total"] - counts[what]["total"] >= number for what, number in AN_HOUR.items())
 
-    many.wait(is_enough, "four checks of the keys and four probes")
+    many.wait(is_enough, "the checks and probes of an hour", deadline=60)
     requests = control_plane.requests_of(_ACCOUNT, since=mark)
-    assert sum(row.verb == "list" for row in requests) >= 4
+    assert sum(row.verb == "list" for row in requests) >= 2 * 6
     assert [f"{row.verb} {row.uri}" for row in requests if row.is_write] == []
     assert _writes(many) == before
     assert many.token_requests() == COUNT
