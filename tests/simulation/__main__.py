@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 
 from tests.simulation import scenario
@@ -16,6 +17,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=plan.clients)
     parser.add_argument("--days", type=float, default=plan.days, help="at least 30")
     given = parser.parse_args()
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
     figures = scenario.simulate(scenario.Plan(seed=given.seed, clients=given.clients, days=given.days))
     sys.stdout.write(figures.text() + "\n")
     return 1 if figures.violations else 0

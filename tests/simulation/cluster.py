@@ -55,7 +55,9 @@ class Cluster:
         self.terminating: set[str] = set()
         self.owners: dict[str, dict[str, Owner]] = {}
         """For each Secret, by uid: who manages each of its fields."""
-        self._owned: collections.defaultdict[str, list[Key]] = collections.defaultdict(list)
+        self._owned: collections.defaultdict[str, set[Key]] = collections.defaultdict(set)
+        self._alive: set[str] = set()
+        """uids of SquidexClients."""
         self._version = 1000
 
     def get(self, what: str, key: Key) -> Body | None:
@@ -109,6 +111,7 @@ class Cluster:
         if what == CLIENTS or has_role(old):
             self._notify(what, "DELETED", _versioned(old, self._version))
         if what == CLIENTS:
+            self._alive.discard(old["metadata"]["uid"])
             self._collect_later(old["metadata"]["uid"])
 
     def _collect_later(self, uid: str) -> None:
@@ -116,11 +119,10 @@ class Cluster:
 
     def _collect(self, uid: str) -> None:
         """Garbage collection: what names owners, and none that lives, goes."""
-        for key in list(self._owned.get(uid, ())):
+        for key in sorted(self._owned.get(uid, ())):
             body = self.objects[SECRETS].get(key)
             owners = {owner["uid"] for owner in (body or {}).get("metadata", {}).get("ownerReferences") or []}
-            alive = {client["metadata"]["uid"] for client in self.objects[CLIENTS].values()} if uid in owners else set()
-            if owners and not owners & alive:
+            if owners and not owners & self._alive:
                 self.delete(SECRETS, key)
 
     def _store(self, what: str, body: Body, event: str) -> Body:
@@ -129,11 +131,12 @@ class Cluster:
         metadata = stored["metadata"]
         key = Key(metadata["namespace"], metadata["name"])
         self.objects[what][key] = stored
+        if what == CLIENTS:
+            self._alive.add(metadata["uid"])
         for owner in metadata.get("ownerReferences") or []:
-            if key not in self._owned[owner["uid"]]:
-                self._owned[owner["uid"]].append(key)
-                # An owner that is dead already is found out, too.
-                self._collect_later(owner["uid"])
+            self._owned[owner["uid"]].add(key)
+            if owner["uid"] not in self._alive:
+                self._collect_later(owner["uid"])  # it was dead already
         self._tell(what, key, stored)
         if event and (what == CLIENTS or has_role(stored)):
             self._notify(what, event, stored)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
+import logging
 import random
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from tests.simulation.cluster import Key
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+logger = logging.getLogger(__name__)
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -37,9 +40,9 @@ class Plan:
     seed: int = 1
     clients: int = 10_000
     days: float = 90
-    keys_interval: dt.timedelta = dt.timedelta(minutes=30)
-    relist_interval: dt.timedelta = dt.timedelta(hours=6)
-    acts_per_client: float = 1.0
+    keys_interval: dt.timedelta = dt.timedelta(hours=1)
+    relist_interval: dt.timedelta = dt.timedelta(hours=12)
+    acts_per_client: float = 0.5
     """What people do, over the whole time."""
 
 
@@ -158,6 +161,7 @@ async def _inspect(run: Run) -> None:
     """Once a day, is there a due time for every SquidexClient?"""
     while True:
         await asyncio.sleep(DAY)
+        logger.info("day %d", virtual.now() // DAY)
         t = run.process.tools
         if t is None or not run.process.listed:
             continue

@@ -89,8 +89,8 @@ class Weather:
                 await asyncio.sleep(self._rng.uniform(5 * MINUTE, 40 * MINUTE))
             finally:
                 server.end_rollout()
-                # New tokens were refused by every other replica meanwhile.
-                self._judge.trouble(server.base_url, began, residue=_TRANSIENT)
+                # Tokens were refused by every other replica, and after a few of them it takes longer to ask for more.
+                self._judge.trouble(server.base_url, began, residue=_UNKNOWN)
         self.kills.setdefault(server.base_url, []).append(virtual.now())
 
     async def change_issuer(self, server: squidex.Server, at: float) -> None:

@@ -56,12 +56,16 @@ class Servers:
         What was published before the token was issued says nothing about it; and where the server keeps signing with a
         key that it does not publish (replicas that disagree), tokens are not fetched faster than `key_retry_at` allows.
         """
-        if record.client.spec is None or not seen.key_id or seen.issued_at is None:
+        if record.client.spec is None or seen.issued_at is None:
             return False
-        snapshot = self._snapshots.get(record.client.spec.base_url)
-        if snapshot is None or seen.key_id in snapshot.ids or snapshot.at <= seen.issued_at:
+        if not self.has_replaced(record.client.spec.base_url, seen.key_id, seen.issued_at):
             return False
         return record.key_retry_at is None or now >= record.key_retry_at
+
+    def has_replaced(self, base_url: str, key_id: str, issued_at: dt.datetime) -> bool:
+        """Whether the key of a token was no longer published at some time after the token was issued."""
+        snapshot = self._snapshots.get(base_url)
+        return bool(key_id) and snapshot is not None and key_id not in snapshot.ids and snapshot.at > issued_at
 
     def publishes(self, base_url: str, key_id: str) -> bool | None:
         """Whether the server publishes this key; None where it is not known."""

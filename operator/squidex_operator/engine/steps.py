@@ -65,7 +65,8 @@ def _refused_before(t: tools.Tools, p: attempt.Pass, inputs: str) -> render.Gran
         return None
     if abs(t.now() - kept.grant.issued_at) > _REFUSED_KEPT:
         return None
-    return kept.grant if t.servers.publishes(p.spec.base_url, kept.grant.key_id) is not False else None
+    replaced = t.servers.has_replaced(p.spec.base_url, kept.grant.key_id, kept.grant.issued_at)
+    return None if replaced else kept.grant
 
 
 async def publish(t: tools.Tools, p: attempt.Pass, step: decide.Publish) -> None:
