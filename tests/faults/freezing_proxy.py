@@ -20,11 +20,6 @@ class FreezingProxy(Threaded):
         self._numbers = 0
         self._open_now: dict[int, tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = {}
 
-    @property
-    def open(self) -> int:
-        """Connections that are open now."""
-        return len(self._open_now)
-
     def freeze(self) -> int:
         """Freeze the connections that are open now, for ever; how many those are. New ones are served."""
 
