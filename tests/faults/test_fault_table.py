@@ -261,6 +261,26 @@ def test_replicas_that_disagree_cost_a_bounded_number_of_tokens() -> None:
     virtual.run(run())
 
 
+def test_replicas_that_disagree_are_not_stormed_by_many() -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            server, many = world.first, 100
+            for number in range(many):
+                world.create(f"app-{number}", server)
+            await asyncio.sleep(HOUR)
+            server.begin_rollout()
+            began = virtual.now()
+            await asyncio.sleep(30 * MINUTE)
+            server.end_rollout()
+            assert lab.count(server, "jwks", began, virtual.now()) <= 35
+            assert lab.count(server, "token", began, virtual.now()) <= 7 * many
+            assert lab.count(server, "probe", began, virtual.now()) <= 14 * many
+            await asyncio.sleep(HOUR)
+            assert all(world.works(f"app-{number}", server) for number in range(many))
+
+    virtual.run(run())
+
+
 def test_a_key_that_is_replaced_while_the_secret_is_wrong_is_no_hot_loop() -> None:
     async def run() -> None:
         async with lab.running() as world:

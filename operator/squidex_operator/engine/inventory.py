@@ -58,6 +58,8 @@ class Record:
     refreshed: conditions.Refreshed | None = None
     key_retry_at: dt.datetime | None = None
     key_retries: int = 0
+    key_asked: str = ""
+    """`data_hash` of the token that the server was asked about because its key had vanished."""
     key_noted_at: dt.datetime | None = None
     """When a token was last fetched because the one before was refused, or its key had vanished."""
     report_failures: int = 0

@@ -155,7 +155,7 @@ class Reconciler:
                 await steps.ask(t, p)
                 if p.record.probed and p.record.probed.verdict is observed.Verdict.REFUSED:
                     # One refused token is reason enough to ask whether the key was replaced for all.
-                    t.queue.wake(servers.ServerKey(p.spec.base_url))
+                    t.queue.add(servers.ServerKey(p.spec.base_url), t.servers.soonest(p.spec.base_url, t.now()))
 
     async def _look_again(self, p: attempt.Pass) -> None:
         try:
@@ -194,11 +194,12 @@ class Reconciler:
         vanished, told = await t.servers.check(key.base_url, now, self._fetch_keys)
         t.metrics.key_checks.labels(result="told" if told else "inconclusive").inc()
         for client_key in vanished:
-            record = t.inventory.records.get(client_key)
-            if record and not (record.probed and record.probed.verdict is observed.Verdict.REFUSED):
-                # Where no new token can be had, the server is asked at least what it makes of the old one: once, because
-                # a refusal asks for the keys in its turn.
-                record.probe_due = now
+            if record := t.inventory.records.get(client_key):
+                seen = t.inventory.targets.get(inventory.Key(client_key.namespace, record.client.target_name))
+                if seen is not None and record.key_asked != seen.data_hash:
+                    # Where no new token can be had, the server is asked at least what it makes of the old one: once, for
+                    # a refusal asks for the keys in its turn, and with replicas that disagree each answer is another.
+                    record.key_asked, record.probe_due = seen.data_hash, now
             t.queue.wake(client_key)
         if at := t.servers.next_check(key.base_url, now):
             t.queue.add(key, at)

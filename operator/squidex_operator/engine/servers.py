@@ -18,6 +18,9 @@ class ServerKey(NamedTuple):
     base_url: str
 
 
+_PAUSE = dt.timedelta(minutes=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
     """The ids of the keys that a server published, and when it was asked."""
@@ -34,6 +37,7 @@ class Servers:
         self._interval = interval
         self._snapshots: dict[str, Snapshot] = {}
         self._known: set[str] = set()
+        self._asked_at: dict[str, dt.datetime] = {}
 
     def begin(self, base_url: str) -> bool:
         """True where this server was not watched yet: the caller puts it into the queue."""
@@ -41,6 +45,11 @@ class Servers:
             return False
         self._known.add(base_url)
         return True
+
+    def soonest(self, base_url: str, now: dt.datetime) -> dt.datetime:
+        """When a server may be asked before its time: a thousand refused tokens are one question a minute."""
+        asked_at = self._asked_at.get(base_url)
+        return now if asked_at is None or now < asked_at else max(now, asked_at + min(self._interval, _PAUSE))
 
     def known(self) -> list[ServerKey]:
         """All servers that are watched."""
@@ -83,6 +92,7 @@ class Servers:
         Returns:
             The SquidexClients whose key has vanished, the token that expires first in front; and whether the server told.
         """
+        self._asked_at[base_url] = now
         ids = await fetch(base_url)
         if ids is None:
             return [], False
@@ -104,6 +114,7 @@ class Servers:
         if next(self._inventory.of_server(base_url), None) is None:
             self._snapshots.pop(base_url, None)
             self._known.discard(base_url)
+            self._asked_at.pop(base_url, None)
             return None
         # A tenth of jitter keeps many servers from being asked in the same second for ever.
         return now + self._interval * (0.9 + 0.1 * schedule.fraction(base_url, str(now)))
