@@ -12,7 +12,7 @@ import datetime as dt
 import pytest
 
 from squidex_operator.engine import queue
-from tests.simulation import faults, lab, process, squidex, virtual
+from tests.simulation import faults, figures, lab, process, squidex, virtual
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
@@ -296,6 +296,33 @@ def test_a_key_that_is_replaced_while_the_secret_is_wrong_is_no_hot_loop() -> No
             assert _asked(server, began, DAY) <= 6
             assert lab.count(server, "probe", began, began + DAY) <= 30
             assert lab.count(server, "jwks", began, began + DAY) <= 350
+
+    virtual.run(run())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(faults.rate_limit("120"), id="one that asked to wait"),
+        pytest.param(faults.hang(), id="one that hung"),
+        pytest.param(faults.unreachable(), id="one that was away"),
+        pytest.param(faults.status(503), id="one that was down"),
+    ],
+)
+def test_a_server_that_comes_back_is_not_flooded(fault: faults.Fault) -> None:
+    async def run() -> None:
+        async with lab.running(CALM) as world:
+            server, many = world.first, 600
+            server.faults = [fault]
+            for number in range(many):
+                world.create(f"app-{number}", server)
+            await asyncio.sleep(10 * MINUTE)
+            server.faults = []
+            began = virtual.now()
+            await asyncio.sleep(15 * MINUTE)
+            assert all(world.works(f"app-{number}", server) for number in range(many))
+            asked = [at for at, name, _, _ in server.requests if name == "token" and at >= began]
+            assert figures.peak(asked, 10.0) <= 50 + 10 * 20
 
     virtual.run(run())
 

@@ -65,6 +65,16 @@ class _Host:
         times = (self.paused_until, self.trouble_until, self.bucket.full_at)
         return not (busy or any(time and now < time for time in times))
 
+    def park(self, key: Hashable) -> None:
+        """Send a key away. It takes a new turn when it is back: hundreds of old ones would all be used in one moment."""
+        self.parked[key] = None
+        self.give_up_turn(key)
+
+    def give_up_turn(self, key: Hashable) -> None:
+        """Leave the turn to others."""
+        if self.reserved.pop(key, None) is not None:
+            self.bucket = self.bucket.put_back()
+
     def in_trouble(self, now: dt.datetime) -> bool:
         """It did not answer the last time."""
         return self.trouble_until is not None and now < self.trouble_until
@@ -83,7 +93,8 @@ class Hosts:
         """When this key may send a token request, by the host's bucket; None for now. The turn is kept, for a while."""
         now, state = self._now(), self._host(host)
         if (kept := state.reserved.get(key)) is None or now - kept > _TURN_KEPT:
-            state.reserved[key], state.bucket = state.bucket.take(now)
+            # After a pause they go one after the other again, not all at its end.
+            state.reserved[key], state.bucket = state.bucket.take(max(now, state.paused_until or now))
         at = max(state.reserved[key], state.paused_until or now)
         return at if now < at else None
 
@@ -125,7 +136,7 @@ class Hosts:
         if state.in_trouble(now) or len(state.in_line) >= self._limits.concurrency:
             # A server that answers slowly must not hold all workers. Woken when a request ends; the time is for the case
             # that it never does.
-            state.parked[key] = None
+            state.park(key)
             raise NotYetError(now + _WAIT)
         place = state.in_line[key] = asyncio.get_running_loop().create_future()
         try:
@@ -155,10 +166,12 @@ class Hosts:
         state.trouble_until = now + _TROUBLE_LASTS if problem is not None and problem.reason in _TROUBLE else None
         if problem is not None and problem.retry_after is not None:
             state.paused_until = now + min(problem.retry_after, backoff.MAX_RETRY_AFTER)
+            for key in list(state.reserved):
+                state.give_up_turn(key)
         if state.trouble_until is not None:
             # Whoever stands in line would wait for a time-out: their workers have better things to do.
             for key, place in state.in_line.items():
-                state.parked[key] = None
+                state.park(key)
                 if not place.done():
                     place.set_exception(NotYetError(now + _WAIT))
             state.in_line.clear()

@@ -103,3 +103,9 @@ class Bucket:
         full_at = max(now, (self.full_at or now) - set_back)
         at = max(now, full_at - interval * (self.burst - 1))
         return at, dataclasses.replace(self, full_at=full_at + interval, taken_at=now)
+
+    def put_back(self) -> "Bucket":
+        """The bucket with one more: a turn that was taken and will not be used."""
+        if self.full_at is None:
+            return self
+        return dataclasses.replace(self, full_at=self.full_at - dt.timedelta(seconds=1 / self.rate))

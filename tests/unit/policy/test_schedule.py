@@ -160,3 +160,12 @@ def test_a_slot_is_less_than_an_interval_away_and_no_restart_moves_it(hours: int
     assert schedule.next_slot(slot - dt.timedelta(seconds=1), interval, "uid-1", "probe") == slot
     assert schedule.next_slot(slot, interval, "uid-1", "probe") == slot + interval
     assert schedule.next_slot(now, interval, "uid-2", "probe") != slot
+
+
+def test_a_turn_that_is_put_back_is_somebody_elses() -> None:
+    bucket = schedule.Bucket(rate=1, burst=1)
+    assert bucket.put_back() == bucket
+    _, once = bucket.take(NOW)
+    second, twice = once.take(NOW)
+    assert second == NOW + dt.timedelta(seconds=1)
+    assert twice.put_back().take(NOW)[0] == second
