@@ -1,0 +1,194 @@
+"""What a whole server does: replaces its key, disagrees with itself, is away, comes back. On virtual time, with many clients."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import pytest
+
+from squidex_operator.engine import queue
+from tests.simulation import faults, figures, lab, process, virtual
+
+if TYPE_CHECKING:
+    from tests.simulation import squidex
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+# Fewer of the looks that this is not about.
+CALM = process.Settings(keys_interval=dt.timedelta(hours=2), relist_interval=dt.timedelta(hours=12))
+
+
+@pytest.fixture(autouse=True)
+def _seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "LONGEST_SLEEP", dt.timedelta(minutes=15))
+
+
+def test_a_replaced_key_is_noticed_within_the_interval_and_costs_one_request() -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            world.create("app", world.first)
+            await world.until_works("app", world.first, 5)
+            await asyncio.sleep(HOUR)
+            world.first.replace_key()
+            await world.until_works("app", world.first, 5 * MINUTE + 10)
+            await asyncio.sleep(HOUR)
+            assert _asked(world.first, 0, DAY) == 2
+
+    virtual.run(run())
+
+
+def test_a_changed_issuer_is_noticed_by_the_next_probe_and_costs_one_request() -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            world.create("app", world.first)
+            await world.until_works("app", world.first, 5)
+            await asyncio.sleep(HOUR)
+            world.first.change_issuer()
+            await world.until_works("app", world.first, HOUR + 10)
+            await asyncio.sleep(3 * HOUR)
+            assert _asked(world.first, 0, DAY) == 2
+
+    virtual.run(run())
+
+
+def test_replicas_that_disagree_cost_a_bounded_number_of_tokens() -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            server = world.first
+            world.create("app", server)
+            await world.until_works("app", server, 5)
+            await asyncio.sleep(HOUR)
+            server.begin_rollout()
+            began = virtual.now()
+            await asyncio.sleep(DAY)
+            assert _asked(server, began, HOUR) <= 12
+            assert _asked(server, began, DAY) <= 60
+            server.end_rollout()
+            await world.until_works("app", server, HOUR + 10)
+
+    virtual.run(run())
+
+
+def test_replicas_that_disagree_are_not_stormed_by_many() -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            server, many = world.first, 100
+            for number in range(many):
+                world.create(f"app-{number}", server)
+            await asyncio.sleep(HOUR)
+            server.begin_rollout()
+            began = virtual.now()
+            await asyncio.sleep(30 * MINUTE)
+            server.end_rollout()
+            assert lab.count(server, "jwks", began, virtual.now()) <= 35
+            assert lab.count(server, "token", began, virtual.now()) <= 7 * many
+            assert lab.count(server, "probe", began, virtual.now()) <= 14 * many
+            await asyncio.sleep(HOUR)
+            assert all(world.works(f"app-{number}", server) for number in range(many))
+
+    virtual.run(run())
+
+
+def test_a_key_that_is_replaced_while_the_secret_is_wrong_is_no_hot_loop() -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            server = world.first
+            world.create("app", server)
+            await world.until_works("app", server, 5)
+            await asyncio.sleep(HOUR)
+            server.faults = [faults.oauth(401, "invalid_client", "Wrong.")]
+            server.replace_key()
+            began = virtual.now()
+            await asyncio.sleep(DAY)
+            assert world.condition("app", "Ready") == ("False", "TokenRefused")
+            assert _asked(server, began, DAY) <= 6
+            assert lab.count(server, "probe", began, began + DAY) <= 30
+            assert lab.count(server, "jwks", began, began + DAY) <= 350
+
+    virtual.run(run())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(faults.rate_limit("120"), id="one that asked to wait"),
+        pytest.param(faults.hang(), id="one that hung"),
+        pytest.param(faults.unreachable(), id="one that was away"),
+        pytest.param(faults.status(503), id="one that was down"),
+    ],
+)
+def test_a_server_that_comes_back_is_not_flooded(fault: faults.Fault) -> None:
+    async def run() -> None:
+        async with lab.running(CALM) as world:
+            server, many = world.first, 600
+            server.faults = [fault]
+            for number in range(many):
+                world.create(f"app-{number}", server)
+            await asyncio.sleep(10 * MINUTE)
+            server.faults = []
+            began = virtual.now()
+            await asyncio.sleep(15 * MINUTE)
+            assert all(world.works(f"app-{number}", server) for number in range(many))
+            asked = [at for at, name, _, _ in server.requests if name == "token" and at >= began]
+            assert figures.peak(asked, 10.0) <= 50 + 10 * 20
+
+    virtual.run(run())
+
+
+def test_a_clock_that_is_set_back_by_days_holds_up_nothing() -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            world.process.set_clock(5 * DAY)
+            await asyncio.sleep(MINUTE)
+            world.create("app", world.first)
+            world.create("other", world.second)
+            await world.until_works("app", world.first, 5)
+            await asyncio.sleep(HOUR)
+            world.process.set_clock(0.0)
+            await asyncio.sleep(MINUTE)
+            began = virtual.now()
+            world.second.change_issuer()
+            await asyncio.sleep(HOUR + MINUTE)
+            assert lab.count(world.first, "jwks", began, began + HOUR) >= 11
+            assert world.works("other", world.second)
+
+    virtual.run(run())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(faults.hang(), id="one that hangs"),
+        pytest.param(faults.slow(14.0), id="one that is slow"),
+        pytest.param(faults.rate_limit("3600"), id="one that asks to wait"),
+        pytest.param(faults.unreachable(), id="one that is away"),
+    ],
+)
+def test_a_server_in_trouble_holds_up_no_other(fault: faults.Fault) -> None:
+    async def run() -> None:
+        async with lab.running(CALM) as world:
+            world.first.faults = [fault]
+            for number in range(200):
+                world.create(f"bad-{number}", world.first)
+            await asyncio.sleep(MINUTE)
+            names = [f"good-{number}" for number in range(40)]
+            for name in names:
+                world.create(name, world.second)
+            await asyncio.sleep(5)
+            assert [name for name in names if not world.works(name, world.second)] == []
+            # Nor does a renewal of what is there wait, hours later.
+            await asyncio.sleep(HOUR)
+            world.second.replace_key()
+            for name in names:
+                world.credentials(name, "s3cr3t ")
+                world.edit(name, scope="squidex-api")
+            world.create("late", world.second)
+            await world.until_works("late", world.second, 5)
+
+    virtual.run(run())
+
+
+def _asked(server: squidex.Server, since: float, seconds: float) -> int:
+    return lab.count(server, "token", since, since + seconds)
