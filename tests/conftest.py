@@ -1,0 +1,33 @@
+"""What all tests share: figures that are measured on the way, for the end of the run's output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FIGURE = "figure"
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Tell of something measured, in one line. It is printed at the end of the run, from other processes too."""
+    return lambda line: record_property(_FIGURE, line)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    told = [
+        (report.nodeid, value)
+        for report in reports
+        for name, value in getattr(report, "user_properties", [])
+        if name == _FIGURE and report.when == "call"
+    ]
+    if told:
+        terminalreporter.section("figures")
+    for test, line in told:
+        terminalreporter.write_line(f"{test.rpartition('::')[2]}: {line}")
