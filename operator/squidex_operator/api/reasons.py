@@ -15,6 +15,9 @@ class ConditionType(enum.StrEnum):
     REFRESH_FAILING = "RefreshFailing"
     """Negative: the last attempt to get a token failed. The token in the target may still be good."""
 
+    STALLED = "Stalled"
+    """Negative: there is no token that can be used, and waiting will not bring one. kstatus reads it as failed."""
+
     TOKEN_ACCEPTED = "TokenAccepted"
     """What the server said of the token when it was last asked."""
 

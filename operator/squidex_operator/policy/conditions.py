@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from squidex_operator.api import reasons, resource
-from squidex_operator.policy import backoff, checks, credentials, observed, render
+from squidex_operator.policy import backoff, checks, credentials, observed, render, stalled
 
 NEXT_TRY = " Next try at "
 """Between what went wrong and when it is tried again, in a message."""
@@ -65,9 +65,11 @@ def build(
     previous = o.client.status
     spec = o.client.spec
     failure = o.failure
+    ready = _ready(now, o, stopped)
     findings = {
-        _Condition.READY: _ready(now, o, stopped),
+        _Condition.READY: ready,
         _Condition.REFRESH_FAILING: _refresh_failing(failure, has_token=checks.target(o) is not None),
+        _Condition.STALLED: _stalled(ready, stalled.problem(now, o, stopped)),
         _Condition.TOKEN_ACCEPTED: _token_accepted(now, o, spec, previous),
         _Condition.CREDENTIALS_AVAILABLE: _credentials_available(o, previous),
     }
@@ -148,6 +150,15 @@ def _refresh_failing(failure: backoff.Failure | None, *, has_token: bool) -> _Fi
     if failure is None:
         return _Finding("False", _Reason.REFRESHED, "The last attempt succeeded.")
     return _Finding("True", failure.problem.reason, _with_next_try(failure))
+
+
+def _stalled(ready: _Finding, problem: backoff.Problem | None) -> _Finding:
+    # A token that can be used is what a pipeline waits for: why the next one cannot be had is said by RefreshFailing.
+    if ready.status == "True":
+        return _Finding("False", _Reason.TOKEN_VALID, "There is a token that can be used.")
+    if problem is None:
+        return _Finding("False", _Reason.PENDING, "It is tried again without anybody's help.")
+    return _Finding("True", problem.reason, problem.message)
 
 
 def _with_next_try(failure: backoff.Failure) -> str:

@@ -293,7 +293,7 @@ def not_owned(o: observed.Observed) -> backoff.Problem:
     seen = checks.target(o)
     if o.other_owner or (seen is None and o.claimed):
         whose = "belongs to another SquidexClient"
-    elif seen is not None and seen.client_uid and seen.owner_uids:
+    elif was_left_behind(o):
         whose = "belongs to a SquidexClient that was deleted just now, or that another operator looks after,"
     else:
         whose = "was not made by the operator"
@@ -303,6 +303,13 @@ def not_owned(o: observed.Observed) -> backoff.Problem:
         f"Secret {o.client.target_name!r} {whose} and is left alone. "
         "Choose another spec.target.name, or delete that Secret if nobody needs it.",
     )
+
+
+def was_left_behind(o: observed.Observed) -> bool:
+    """The Secret in the target's place still names an owner that is not known here: most often one that was deleted, and
+    garbage collection comes by in a moment."""
+    seen = checks.target(o)
+    return seen is not None and bool(seen.client_uid and seen.owner_uids) and not o.other_owner
 
 
 def other_type(spec: resource.Spec, seen: observed.TargetSeen) -> backoff.Problem:
