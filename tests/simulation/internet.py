@@ -1,4 +1,4 @@
-"""The way to the servers: the operator's own `Http`, with the model in the place of httpx's client.
+"""The way to the servers: the operator's own `Http`, with the model in the place of httpx's transport.
 
 Time-outs, the limit of the body, and what an error means are the operator's own code.
 """
@@ -6,7 +6,6 @@ Time-outs, the limit of the body, and what an error means are the operator's own
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -23,10 +22,33 @@ class Internet(http.Http):
 
     def __init__(self, servers: Mapping[str, squidex.Server]) -> None:
         super().__init__(connections_per_host=16)
-        self._model = http._Client(_Client(servers))  # type: ignore[arg-type]
+        self._servers = servers
+        self._model = http._Route(httpx.AsyncBaseTransport())
 
-    def _client(self, host: str, ca: str) -> http._Client:
+    def _route(self, host: str, ca: str) -> http._Route:
         return self._model
+
+    async def _respond(
+        self,
+        route: http._Route,
+        method: str,
+        url: httpx.URL,
+        form: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+    ) -> Any:
+        found = squidex.split(str(url), self._servers)
+        if found is None:
+            raise httpx.ConnectError("no such server")
+        server, path = found
+        name = squidex.endpoint(path)
+        record = [virtual.now(), name, (form or {}).get("client_id", ""), 0]
+        server.requests.append(record)  # type: ignore[arg-type]
+        # There and back: what is done at the server is done, even when its answer gets lost.
+        await asyncio.sleep(server.rng.uniform(*server.latency) / 2)
+        reply = await faults.pass_through(server, name, lambda: server.answer(method, path, form or {}, headers))
+        record[3] = reply.status
+        await asyncio.sleep(server.rng.uniform(*server.latency) / 2)
+        return _Response(reply)
 
 
 class _Response:
@@ -39,29 +61,6 @@ class _Response:
         yield self._reply.body
         if self._reply.broken is not None:
             raise self._reply.broken
-
-
-class _Client:
-    def __init__(self, servers: Mapping[str, squidex.Server]) -> None:
-        self._servers = servers
-
-    @contextlib.asynccontextmanager
-    async def stream(
-        self, method: str, url: str, *, data: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[Any]:
-        found = squidex.split(url, self._servers)
-        if found is None:
-            raise httpx.ConnectError("no such server")
-        server, path = found
-        name = squidex.endpoint(path)
-        record = [virtual.now(), name, (data or {}).get("client_id", ""), 0]
-        server.requests.append(record)  # type: ignore[arg-type]
-        # There and back: what is done at the server is done, even when its answer gets lost.
-        await asyncio.sleep(server.rng.uniform(*server.latency) / 2)
-        reply = await faults.pass_through(server, name, lambda: server.answer(method, path, data or {}, headers or {}))
-        record[3] = reply.status
-        await asyncio.sleep(server.rng.uniform(*server.latency) / 2)
-        yield _Response(reply)
 
     async def aclose(self) -> None:
         """There is nothing to close."""

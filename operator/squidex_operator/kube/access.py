@@ -7,6 +7,7 @@ import os
 import pathlib
 from typing import Any
 
+import aiohttp
 import yaml
 from kubernetes.aio import client as kube_client
 from kubernetes.aio import config as kube_config
@@ -50,11 +51,10 @@ class Access:
         """
         await self._read(self.configuration)
         self._read_at = asyncio.get_running_loop().time()
-        self.configuration.refresh_api_key_hook = self._reread_when_old
         # More would not be faster, and asyncio keeps a quarter of a megabyte for each TLS connection.
         self.configuration.connection_pool_maxsize = 16
         # The client would read proxy variables and ~/.netrc anew for each request, in a thread: a fifth of all CPU.
-        self.configuration.client_session_kwargs = {"trust_env": False}
+        self.configuration.client_session_kwargs = {"trust_env": False, "cookie_jar": aiohttp.DummyCookieJar()}
         self.configuration.proxy = self.configuration.proxy or proxies.proxy_for(self.configuration.host)
 
     async def reread(self) -> None:
@@ -68,6 +68,17 @@ class Access:
         self._read_at = asyncio.get_running_loop().time()
         self.configuration.api_key = dict(fresh.api_key)
 
+    async def authorization(self) -> str | None:
+        """The header of a request, read again from its file when it is old; None where certificates do it."""
+        if asyncio.get_running_loop().time() - self._read_at >= TOKEN_REREAD.total_seconds():
+            # A file that is being replaced just now keeps the old token for another minute.
+            try:
+                await self.reread()
+            except AccessError:
+                self._read_at = asyncio.get_running_loop().time()
+        header: str | None = self.configuration.api_key.get("BearerToken")
+        return header
+
     def connection(self) -> Connection:
         """The same access, for Kopf."""
         header = self.configuration.api_key.get("BearerToken") or ""
@@ -79,14 +90,6 @@ class Access:
             private_key_path=self.configuration.key_file,
             insecure=not self.configuration.verify_ssl,
         )
-
-    async def _reread_when_old(self, _configuration: Any) -> None:
-        if asyncio.get_running_loop().time() - self._read_at >= TOKEN_REREAD.total_seconds():
-            # A file that is being replaced just now keeps the old token for another minute.
-            try:
-                await self.reread()
-            except AccessError:
-                self._read_at = asyncio.get_running_loop().time()
 
     async def _read(self, configuration: Any) -> None:
         try:

@@ -7,11 +7,13 @@ five minutes). The generated models are left out: building them costs more than 
 import datetime as dt
 import json
 import re
+import urllib.parse
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal
 
 import aiohttp
-from kubernetes.aio import client as kube_client
+from kubernetes.aio.client import exceptions as kube_exceptions
+from kubernetes.aio.client import rest as kube_rest
 
 import squidex_operator
 from squidex_operator.api import names
@@ -24,6 +26,7 @@ TIMEOUT = 30.0
 PAGE = 500
 """Objects per page of a list."""
 
+_USER_AGENT = f"squidex-operator/{squidex_operator.__version__}"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 
@@ -42,8 +45,9 @@ class Gateway:
 
     async def open(self) -> None:
         """Get ready; the access must be loaded."""
-        self._client = kube_client.ApiClient(configuration=self._access.configuration)
-        self._client.user_agent = f"squidex-operator/{squidex_operator.__version__}"
+        # The client's lower half: a connection pool, TLS and proxies, from its configuration. The upper half walks through
+        # each body that is sent, to turn models into dicts; these are dicts.
+        self._client = kube_rest.RESTClientObject(self._access.configuration)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -165,20 +169,16 @@ class Gateway:
     async def _send(
         self, method: str, path: str, query: Mapping[str, str] | None, body: Body | None, content_type: str
     ) -> tuple[int, Mapping[str, str], bytes]:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        url = f"{self._access.configuration.host}{path}"
+        if query:
+            url = f"{url}?{urllib.parse.urlencode(query)}"
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": _USER_AGENT}
         try:
-            # 401 on purpose is no exception here: the low-level call returns every answer.
-            method, url, headers, payload, _ = await self._client.param_serialize(
-                method,
-                path,
-                query_params=list((query or {}).items()),
-                header_params=headers,
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            response = await self._client.call_api(method, url, headers, body=payload, _request_timeout=TIMEOUT)
+            if (authorization := await self._access.authorization()) is not None:
+                headers["Authorization"] = authorization
+            response = await self._client.request(method, url, headers, body, _request_timeout=TIMEOUT)
             return response.status, response.headers, await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError, kube_client.ApiException) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, kube_exceptions.ApiException) as error:
             raise errors.UnavailableError(
                 f"The Kubernetes API server cannot be reached ({method} {path}: {type(error).__name__})."
             ) from None

@@ -5,7 +5,7 @@ Bounded in every direction: time, size of the answer, connections per host; redi
 
 import asyncio
 import dataclasses
-import http.cookiejar
+import functools
 import re
 import ssl
 import urllib.parse
@@ -28,17 +28,23 @@ TIMEOUT = 15.0
 MAX_BODY = 256 * 1024
 """Bytes: a token answer is about 1 kB, an app's description a few."""
 
-_MAX_CLIENTS = 64
-"""Clients kept, one for each set of CA certificates."""
+_MAX_ROUTES = 64
+"""Transports kept, one for each set of CA certificates."""
+
+_HEADERS = {
+    "User-Agent": f"squidex-operator/{squidex_operator.__version__}",
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+}
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 
 
 @dataclasses.dataclass
-class _Client:
-    """A client with the requests that are on it: it is closed when it was put out and the last of them is done."""
+class _Route:
+    """A transport with the requests that are on it: it is closed when it was put out and the last of them is done."""
 
-    client: httpx.AsyncClient
+    transport: httpx.AsyncBaseTransport
     in_use: int = 0
 
 
@@ -51,8 +57,8 @@ class Http:
         self._connections_per_host = connections_per_host
         self._allowed_hosts = frozenset(allowed_hosts)
         self._timeout = timeout
-        self._clients: dict[tuple[str, str | None], _Client] = {}
-        self._put_out: list[_Client] = []
+        self._routes: dict[tuple[str, str | None], _Route] = {}
+        self._put_out: list[_Route] = []
 
     async def send(
         self,
@@ -71,22 +77,16 @@ class Http:
         Raises:
             SquidexError: where there is no answer, or one that is too large.
         """
-        try:
-            problem = urls.check(url, self._allowed_hosts)
-            parts = urllib.parse.urlsplit(url)
-            httpx.URL(url)
-        except (ValueError, httpx.InvalidURL):
-            raise errors.RejectedError(
-                reasons.Reason.URL_NOT_ALLOWED, "spec.url is not a valid URL. No request was sent. Correct spec.url."
-            ) from None
-        if problem:
-            raise errors.RejectedError(problem.reason, problem.message)
-        host = f"{parts.scheme}://{parts.netloc}"
-        found = self._client(host, ca)
+        parsed, host = _check(url, self._allowed_hosts)
+        found = self._route(host, ca)
         found.in_use += 1
         try:
             async with asyncio.timeout(self._timeout):
-                return await _exchange(found.client, host, method, url, form, headers)
+                response = await self._respond(found, method, parsed, form, headers or {})
+                try:
+                    return await _read(response, host)
+                finally:
+                    await response.aclose()
         except (
             httpx.HTTPError,
             httpx.StreamError,
@@ -103,42 +103,47 @@ class Http:
 
     async def close(self) -> None:
         """Close all connections."""
-        clients = [*self._clients.values(), *self._put_out]
-        self._clients, self._put_out = {}, []
-        for found in clients:
-            await found.client.aclose()
+        routes = [*self._routes.values(), *self._put_out]
+        self._routes, self._put_out = {}, []
+        for found in routes:
+            await found.transport.aclose()
 
-    def _client(self, host: str, ca: str) -> _Client:
+    async def _respond(
+        self,
+        route: _Route,
+        method: str,
+        url: httpx.URL,
+        form: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+    ) -> httpx.Response:
+        """Send a request; the answer's body is still to be read.
+
+        Straight to the transport: what httpx's client would add, redirects and cookies, is what no request here may have. A
+        load balancer's cookie would pin all SquidexClients to one replica.
+        """
+        timeouts = {"connect": self._timeout, "read": self._timeout, "pool": self._timeout}
+        request = httpx.Request(
+            method, url, headers={**_HEADERS, **headers}, data=form, extensions={"timeout": timeouts}
+        )
+        return await route.transport.handle_async_request(request)
+
+    def _route(self, host: str, ca: str) -> _Route:
         # A cluster's only way out may be a proxy; its own services are excepted by NO_PROXY.
         proxy = proxies.proxy_for(host)
-        if (found := self._clients.pop((ca, proxy), None)) is not None:
-            self._clients[ca, proxy] = found  # the one used last is put out last
+        if (found := self._routes.pop((ca, proxy), None)) is not None:
+            self._routes[ca, proxy] = found  # the one used last is put out last
             return found
         context, through = _context(host, ca), _proxy(proxy)
-        # A jar that takes nothing: a load balancer's cookie would pin all clients to one replica.
-        jar = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        client = httpx.AsyncClient(
-            transport=httpx_aiohttp.AiohttpTransport(
-                verify=context, client=lambda: self._session(context), proxy=through
-            ),
-            timeout=httpx.Timeout(self._timeout),
-            follow_redirects=False,
-            cookies=jar,
-            headers={
-                "User-Agent": f"squidex-operator/{squidex_operator.__version__}",
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-            },
-        )
-        found = self._clients[ca, proxy] = _Client(client)
-        if len(self._clients) > _MAX_CLIENTS:
-            self._put_out.append(self._clients.pop(next(iter(self._clients))))
+        transport = httpx_aiohttp.AiohttpTransport(verify=context, client=lambda: self._session(context), proxy=through)
+        found = self._routes[ca, proxy] = _Route(transport)
+        if len(self._routes) > _MAX_ROUTES:
+            self._put_out.append(self._routes.pop(next(iter(self._routes))))
         return found
 
     async def _close_unused(self) -> None:
         for found in [found for found in self._put_out if not found.in_use]:
             self._put_out.remove(found)
-            await found.client.aclose()
+            await found.transport.aclose()
 
     def _session(self, context: ssl.SSLContext) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
@@ -147,25 +152,37 @@ class Http:
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
-async def _exchange(
-    client: httpx.AsyncClient,
-    host: str,
-    method: str,
-    url: str,
-    form: Mapping[str, str] | None,
-    headers: Mapping[str, str] | None,
-) -> answers.Answer:
-    async with client.stream(method, url, data=form, headers=headers) as response:
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > MAX_BODY:
-                raise errors.UnclearError(
-                    reasons.Reason.NOT_SQUIDEX,
-                    f"{host} sent more than {MAX_BODY // 1024} KiB: that is no answer of Squidex.",
-                )
-        names = {name.lower(): value for name, value in response.headers.items()}
-        return answers.Answer(host, response.status_code, names, bytes(body))
+@functools.lru_cache(maxsize=4096)
+def _check(url: str, allowed_hosts: frozenset[str]) -> tuple[httpx.URL, str]:
+    """A URL that a request may go to, and its `scheme://host:port`.
+
+    Raises:
+        RejectedError: where none may.
+    """
+    try:
+        problem = urls.check(url, allowed_hosts)
+        parts = urllib.parse.urlsplit(url)
+        parsed = httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
+        raise errors.RejectedError(
+            reasons.Reason.URL_NOT_ALLOWED, "spec.url is not a valid URL. No request was sent. Correct spec.url."
+        ) from None
+    if problem:
+        raise errors.RejectedError(problem.reason, problem.message)
+    return parsed, f"{parts.scheme}://{parts.netloc}"
+
+
+async def _read(response: httpx.Response, host: str) -> answers.Answer:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise errors.UnclearError(
+                reasons.Reason.NOT_SQUIDEX,
+                f"{host} sent more than {MAX_BODY // 1024} KiB: that is no answer of Squidex.",
+            )
+    names = {name.lower(): value for name, value in response.headers.items()}
+    return answers.Answer(host, response.status_code, names, bytes(body))
 
 
 def _context(host: str, ca: str) -> ssl.SSLContext:

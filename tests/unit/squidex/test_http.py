@@ -405,7 +405,7 @@ def test_connections_to_a_server_are_bounded_and_used_again() -> None:
 
 
 def test_more_cas_than_are_kept_cost_no_connection_and_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_MAX_CLIENTS", 2)
+    monkeypatch.setattr(http, "_MAX_ROUTES", 2)
     cas = [certificates.Authority(f"number-{n}").cert.decode() for n in range(4)]
 
     async def work(sender: http.Http) -> wire.Wire:
@@ -423,7 +423,7 @@ def test_more_cas_than_are_kept_cost_no_connection_and_no_warning(monkeypatch: p
             gate.set()
             # The one whose client was put out meanwhile is answered like the others.
             assert [found.status for found in await asyncio.gather(first, *others)] == [200] * 4
-            assert len(sender._clients) == 2
+            assert len(sender._routes) == 2
             assert sender._put_out == []
             assert (await sender.send("GET", server.url, ca=cas[0])).status == 200
             return server
@@ -452,8 +452,7 @@ def test_after_the_end_a_request_is_an_error_of_ours() -> None:
     async def work(sender: http.Http) -> None:
         async with squidex.StandIn({"demo:ci": "s"}) as server:
             await sender.send("GET", f"{server.url}/healthz")
-            client = next(iter(sender._clients.values())).client
-            await client.aclose()
+            await next(iter(sender._routes.values())).transport.aclose()
             with pytest.raises(errors.SquidexError):
                 await sender.send("GET", f"{server.url}/healthz")
 
