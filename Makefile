@@ -6,17 +6,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-unit chaos check format sandbox sandbox-down lock clean
+.PHONY: help demo test test-unit e2e chaos check format sandbox node sandbox-down lock clean
 
 help:
 	@echo "make demo          the main job on an embedded control plane and a stand-in Squidex; ends by itself"
 	@echo "make test          all tests, with coverage"
 	@echo "make test-unit     the tests that need no control plane: seconds"
+	@echo "make e2e           the tests whose pods run, on a real node (root and Linux); KUBECONFIG=… runs them in that cluster"
 	@echo "make chaos         kills the operator 50 times with renewals and faults going on: four minutes; SEED=… repeats a run"
 	@echo "make simulate      ninety days of ten thousand SquidexClients, in minutes"
 	@echo "make check         format, lint, types, imports"
 	@echo "make sandbox       leave a control plane, a stand-in Squidex and the operator running, and say how to use them"
-	@echo "make sandbox-down  end that"
+	@echo "make node          the same with a real node, on which the operator's Deployment runs (root and Linux)"
+	@echo "make sandbox-down  end either"
 	@echo "make lock          pin the dependencies anew"
 
 # The stamp is the last thing written: an installation that was cut off is done again.
@@ -41,6 +43,10 @@ test: $(READY)
 test-unit: $(READY)
 	@$(BIN)/pytest tests/unit
 
+# Only a KUBECONFIG of this command line counts: nobody's own cluster is used because a variable is set.
+e2e: $(READY)
+	@$(BIN)/pytest tests/pods -m node $(if $(findstring command,$(origin KUBECONFIG)),--kubeconfig=$(KUBECONFIG)) $(ARGS)
+
 chaos: $(READY)
 	@$(BIN)/python -m tests.faults.chaos --kills $${KILLS:-50} $${SEED:+--seed $$SEED}
 
@@ -60,6 +66,9 @@ format: $(READY)
 
 sandbox: $(READY)
 	@$(BIN)/python -m sandbox up --detach --operator
+
+node: $(READY)
+	@$(BIN)/python -m sandbox node --detach
 
 sandbox-down: $(READY)
 	@$(BIN)/python -m sandbox down

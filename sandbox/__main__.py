@@ -1,4 +1,4 @@
-"""`python -m sandbox up`, `status`, `down`, `binaries`: see --help."""
+"""`python -m sandbox up`, `node`, `status`, `down`, `binaries`: see --help."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sandbox as sandbox_package
 from sandbox import background, binaries
-from sandbox.errors import NotRunning, SandboxError
+from sandbox.errors import AlreadyRunning, NotRunning, SandboxError
 from sandbox.guide import describe, guide
 
 if TYPE_CHECKING:
@@ -36,23 +37,36 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     up = commands.add_parser("up", help="start a sandbox and keep it until Ctrl-C")
     up.add_argument("--detach", action="store_true", help="leave it running in the background")
     up.add_argument("--operator", action="store_true", help="start the operator in it as well")
+    up.add_argument("--node", action="store_true", help=argparse.SUPPRESS)
     up.add_argument("--owner", action="store_true", help=argparse.SUPPRESS)
+    node = commands.add_parser("node", help="the same with a real node and the operator's Deployment (root and Linux)")
+    node.add_argument("--detach", action="store_true", help="leave it running in the background")
+    node.add_argument("--programs", action="store_true", help="only get the node's programs and say where they are")
+    image = commands.add_parser("image", help="load an image into the node in the background")
+    image.add_argument("archive", type=Path, help="a file as `docker save` writes it")
     commands.add_parser("down", help="end the sandbox in the background")
     commands.add_parser("status", help="say how to use the sandbox in the background")
     commands.add_parser("binaries", help="get the programs of the control plane and say where they are")
     return parser.parse_args(argv)
 
 
-def up(*, operator: bool, background_owner: bool) -> None:
+STARTING = "starting a control plane and a stand-in Squidex: usually 5 seconds"
+STARTING_NODE = "starting a control plane, a node, a stand-in Squidex and the operator: usually 20 seconds"
+
+
+def up(*, operator: bool, node: bool, background_owner: bool) -> None:
     """Run a sandbox until a signal, or until one of its programs ends by itself."""
     from sandbox.environment import Sandbox
 
     started = time.monotonic()
-    print("starting a control plane and a stand-in Squidex: usually 5 seconds", file=sys.stderr)
-    sandbox = Sandbox()
+    images = prepare_node() if node else []
+    print(STARTING_NODE if node else STARTING, file=sys.stderr)
+    sandbox = Sandbox(node=node, images=images)
     with sandbox:
         sandbox.add_namespace("default")
-        if operator:
+        if node:
+            sandbox.wait_for_deployment()
+        elif operator:
             sandbox.start_operator()
         elif sandbox.has_manifests:
             sandbox.operator_kubeconfig()
@@ -64,10 +78,26 @@ def up(*, operator: bool, background_owner: bool) -> None:
         watch(sandbox)
 
 
+def prepare_node() -> list[Path]:
+    """Get what a node takes, here, where progress can be seen; returns the images that it is to have."""
+    from sandbox import images
+    from sandbox.node import binaries as node_binaries
+    from sandbox.node import conditions
+
+    conditions.prepare()
+    binaries.find(keep_work=True)
+    node_binaries.find()
+    built = images.build()
+    if built.stands_in:
+        print(f"the image has a stand-in for {built.base} below it, of Debian packages", file=sys.stderr)
+    return [built.archive]
+
+
 def watch(sandbox: Sandbox) -> None:
     """Return never; raises ProgramFailed when a program has ended although nobody asked it to."""
     programs = [*sandbox.control_plane.programs, sandbox.squidex.program]
     programs += [operator.program for operator in sandbox.operators]
+    programs += sandbox.node.programs_running if sandbox.node is not None else []
     nothing = threading.Event()
     while True:
         for program in programs:
@@ -76,28 +106,46 @@ def watch(sandbox: Sandbox) -> None:
         nothing.wait(0.5)
 
 
-def run_as_owner(*, operator: bool) -> None:
+def run_as_owner(*, operator: bool, node: bool) -> None:
     """The process behind `up --detach`."""
     with background.owning():
         try:
-            up(operator=operator, background_owner=True)
+            up(operator=operator, node=node, background_owner=True)
         finally:
             background.forget()
 
 
-def detach(*, operator: bool) -> None:
+def detach(*, operator: bool, node: bool = False) -> None:
     """Leave a sandbox running, or say that one runs already."""
     state = background.running()
     if state is None and background.owner() is not None:
         print("a sandbox is being started by another process; waiting for it", file=sys.stderr)
         state = background.wait_for_start()
+    if state is not None and node and not state.node:
+        raise AlreadyRunning(f"a sandbox without a node runs already; end it first: {BY_DOWN}")
     if state is not None:
         print("A sandbox runs already.\n")
+    elif node:
+        prepare_node()
+        print(STARTING_NODE, file=sys.stderr)
+        state = background.start(["--node"])
     else:
         binaries.find()  # here, where its progress can be seen
-        print("starting a control plane and a stand-in Squidex: usually 5 seconds", file=sys.stderr)
+        print(STARTING, file=sys.stderr)
         state = background.start(["--operator"] if operator else [])
     print(guide(state, end=BY_DOWN))
+
+
+def run_node(options: argparse.Namespace) -> None:
+    """A sandbox with a node: its programs only, in the background, or here."""
+    if options.programs:
+        from sandbox.node import binaries as node_binaries
+
+        print(node_binaries.find().folder)
+    elif options.detach:
+        detach(operator=False, node=True)
+    else:
+        up(operator=False, node=True, background_owner=False)
 
 
 def status() -> None:
@@ -114,6 +162,17 @@ def down() -> None:
         print(error)
 
 
+def load_image(archive: Path) -> None:
+    """Load an image into the node in the background; raises SandboxError."""
+    from sandbox.node.cell import run_in
+    from sandbox.node.node import import_command
+
+    state = background.running()
+    if state is None or not state.node:
+        raise NotRunning("no node runs in the background: make node")
+    print(run_in(Path(state.dir), *import_command(archive.resolve())).stdout.strip())
+
+
 def interrupt(number: int, _frame: FrameType | None) -> None:
     """SIGTERM and SIGHUP end it as Ctrl-C does."""
     signal.signal(number, signal.SIG_IGN)
@@ -127,11 +186,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGHUP, interrupt)
     try:
         if options.command == "up" and options.owner:
-            run_as_owner(operator=options.operator)
+            run_as_owner(operator=options.operator, node=options.node)
         elif options.command == "up" and options.detach:
             detach(operator=options.operator)
         elif options.command == "up":
-            up(operator=options.operator, background_owner=False)
+            up(operator=options.operator, node=options.node, background_owner=False)
+        elif options.command == "node":
+            run_node(options)
+        elif options.command == "image":
+            load_image(options.archive)
         elif options.command == "down":
             down()
         elif options.command == "status":

@@ -31,7 +31,7 @@ END_TIMEOUT = 30.0
 
 @dataclass(frozen=True)
 class State:
-    """How to reach a running sandbox; `operator_log` is empty where no operator runs."""
+    """How to reach a running sandbox; `operator_log` is empty where no operator runs beside it, `node` where there is none."""
 
     pid: int
     dir: str
@@ -42,6 +42,7 @@ class State:
     squidex_ca: str
     operator_kubeconfig: str
     operator_log: str
+    node: str = ""
 
 
 def state_file() -> Path:

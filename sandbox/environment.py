@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Self
 
 from sandbox.controlplane import ControlPlane
+from sandbox.controlplane.commands import Site
 from sandbox.errors import SandboxError
 from sandbox.operator_process import NAMESPACE, SERVICE_ACCOUNT, Operator
 from sandbox.places import REPOSITORY
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sandbox.binaries import Binaries
+    from sandbox.node.node import Node
 
 CA_CONFIG_MAP = "sandbox-ca"
 CREDENTIALS = "sandbox-credentials"
@@ -38,15 +40,29 @@ class Sandbox:
         squidex_clients: Mapping[str, str] | None = None,
         squidex_args: Sequence[str] = (),
         audit_log: bool = True,
+        node: bool = False,
+        images: Sequence[Path] = (),
     ) -> None:
-        """Describe it; nothing runs yet."""
+        """Describe it; nothing runs yet. With a `node`, raises NodeUnavailable where there can be none.
+
+        `images` are archives that the node has before manifests/ are applied: the operator's Deployment starts at once.
+        """
         self.repository = repository
-        self.home = Household()
+        self.home = Household(prefix="squidex-node" if node else "squidex-sandbox")
         self.dir = self.home.dir
+        self.node: Node | None = None
+        self._images = images
+        site = Site()
+        if node:
+            from sandbox.node.node import Node
+
+            self.node = Node(self.home)
+            network = self.node.network
+            site = Site(address=network.machine, port=443, services=network.services, nodes=True)
         self.control_plane = ControlPlane(
-            binaries=binaries, home=self.home, crds=_manifests(repository / "crds"), audit_log=audit_log
+            binaries=binaries, home=self.home, crds=_manifests(repository / "crds"), audit_log=audit_log, site=site
         )
-        self.squidex = Squidex(self.home, clients=squidex_clients, extra_args=squidex_args)
+        self.squidex = Squidex(self.home, clients=squidex_clients, extra_args=squidex_args, address=site.address)
         self.operators: list[Operator] = []
 
     def start(self) -> Self:
@@ -54,8 +70,14 @@ class Sandbox:
         _ = self.control_plane.binaries
         try:
             self.home.open()
+            if self.node is not None:
+                self.node.open()
             self.control_plane.start()
             self.squidex.start()
+            if self.node is not None:
+                self.node.join(self.control_plane)
+                for image in self._images:
+                    self.node.import_image(image)
             self.control_plane.apply(*_manifests(self.repository / "manifests"))
         except BaseException:
             self.stop()
@@ -102,6 +124,15 @@ class Sandbox:
         self.operators.append(operator)
         operator.start(wait=wait)
         return operator
+
+    def wait_for_deployment(self, timeout: float = 120) -> None:
+        """Until the operator's Deployment of manifests/ is ready, on the node; raises SandboxError with its events."""
+        where = f"--namespace={NAMESPACE}"
+        command = ("rollout", "status", "deployment/squidex-operator", where, f"--timeout={timeout:.0f}s")
+        done = self.control_plane.kubectl_run(*command, check=False)
+        if done.returncode != 0:
+            told = self.control_plane.kubectl_run("describe", "pods", where, check=False).stdout
+            raise SandboxError(f"the operator's Deployment is not ready: {done.stderr.strip()}\n{told}")
 
     def operator_kubeconfig(self) -> Path:
         """What the operator may do, and no more: manifests/ brings the ServiceAccount and its RBAC."""

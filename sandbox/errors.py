@@ -3,6 +3,9 @@
 SandboxError
 ├── BinariesNotFound   none of the ways to get the control plane's programs worked
 ├── ProgramFailed      a program ended or did not get ready in time
+├── NodeUnavailable    this machine, or this user, cannot have a node
+├── PackageMissing     a program of the distribution is missing and cannot be installed
+├── ImageUnavailable   the operator's image cannot be built here
 ├── AlreadyRunning     a detached sandbox of this user runs
 └── NotRunning         there is no detached sandbox to end
 """
@@ -21,6 +24,18 @@ class SandboxError(Exception):
 
 class BinariesNotFound(SandboxError):  # noqa: N818
     """No source delivered kube-apiserver, kube-controller-manager, kubectl and etcd."""
+
+
+class NodeUnavailable(SandboxError):  # noqa: N818
+    """This machine cannot have a node, for a reason that is not the sandbox's: no root, no package, no cgroups."""
+
+
+class PackageMissing(SandboxError):  # noqa: N818
+    """A program of the distribution is missing, and apt-get cannot install it."""
+
+
+class ImageUnavailable(SandboxError):  # noqa: N818
+    """The operator's image cannot be built on this machine: no builder, no base image, no right."""
 
 
 class AlreadyRunning(SandboxError):  # noqa: N818

@@ -29,14 +29,16 @@ def describe(sandbox: Sandbox) -> State:
         squidex_ca=str(sandbox.squidex.ca_file),
         operator_kubeconfig=str(operator_kubeconfig) if operator_kubeconfig.exists() else "",
         operator_log=str(operators[0].log) if operators else "",
+        node=sandbox.node.name if sandbox.node is not None else "",
     )
 
 
 def guide(state: State, *, end: str) -> str:
     """How to use it, for a terminal; `end` says how to end it."""
     kubectl, ca = Path(state.kubectl), shlex.quote(state.squidex_ca)
+    what = f"Kubernetes {KUBERNETES}{' with a node' if state.node else ''}"
     lines = [
-        f"Kubernetes {KUBERNETES} and a stand-in Squidex run on this machine (process {state.pid}).",
+        f"{what} and a stand-in Squidex run on this machine (process {state.pid}).",
         "",
         f"    export KUBECONFIG={shlex.quote(state.kubeconfig)}",
         f"    export PATH={shlex.quote(str(kubectl.parent))}:$PATH        # the kubectl that belongs to it",
@@ -47,7 +49,13 @@ def guide(state: State, *, end: str) -> str:
         f"          in the namespace default: ConfigMap {CA_CONFIG_MAP}, Secret {CREDENTIALS}",
         f"          its faults: curl --cacert {ca} {state.squidex_url}/_sandbox/state",
     ]
-    if state.operator_log:
+    if state.node:
+        lines += [
+            f"Node      {state.node}: pods reach Squidex at the same address; there is no DNS, and no Service but the API server",
+            "Operator  runs as it ships: kubectl --namespace squidex-operator logs deployment/squidex-operator",
+            "Images    ctr images import, in the node: python -m sandbox image FILE (as `docker save` writes it)",
+        ]
+    elif state.operator_log:
         lines.append(f"Operator  runs; its log: {state.operator_log}")
     elif state.operator_kubeconfig:
         lines.append(f"Operator  KUBECONFIG={shlex.quote(state.operator_kubeconfig)} python -m squidex_operator")

@@ -40,14 +40,19 @@ class Squidex:
         clients: Mapping[str, str] | None = None,
         extra_args: Sequence[str] = (),
         authority: Authority | None = None,
+        address: str = LOOPBACK,
     ) -> None:
-        """Describe it. `clients` maps client ids ("app:client") to secrets; by default there is one."""
+        """Describe it: it is going to listen on a free port of `address`.
+
+        `clients` maps client ids ("app:client") to secrets; by default there is one.
+        """
         self.name = name
         self.clients = dict(clients or {f"{APP}:default": secrets.token_urlsafe(24)})
         self.dir = home.dir / name
         self.url = ""
         self._authority = authority or Authority(f"sandbox-{name}")
-        self._listen = f"{LOOPBACK}:0"
+        self._names = [*NAMES, address] if address != LOOPBACK else list(NAMES)
+        self._listen = f"{address}:0"
         self._extra_args = list(extra_args)
         self.program = home.program(name, [], env={"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"})
 
@@ -77,7 +82,7 @@ class Squidex:
     def _write_files(self) -> None:
         self.dir.mkdir(mode=0o700)
         self.ca_file.write_bytes(self._authority.cert)
-        self._authority.serving(NAMES).write(self.dir, "tls")
+        self._authority.serving(self._names).write(self.dir, "tls")
         write_private(self.dir / "clients.json", json.dumps(self.clients, indent=2).encode())
 
     def _find_url(self) -> bool:

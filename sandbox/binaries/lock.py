@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, *, doing: str = "getting the programs") -> Iterator[None]:
     """Hold the lock; wait for another process that holds it, and say so. The kernel frees it however a holder ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -24,7 +24,7 @@ def exclusive(path: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip()
-            say(f"another process{f' ({holder})' if holder else ''} is getting the programs; waiting for it")
+            say(f"another process{f' ({holder})' if holder else ''} is {doing}; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(str(os.getpid()))

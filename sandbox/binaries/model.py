@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sandbox.places import REPOSITORY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 MODULE = REPOSITORY / "sandbox" / "gomodule"
@@ -30,15 +31,16 @@ class Versions:
 
 def pinned(module: Path = MODULE) -> Versions:
     """The versions in go.mod: what is built and what is downloaded cannot differ."""
+    return Versions(required(module, "k8s.io/kubernetes"), required(module, "go.etcd.io/etcd/server/v3"))
+
+
+def required(module: Path, path: str) -> str:
+    """The version of a module that another one's go.mod requires, without the leading v."""
     text = (module / "go.mod").read_text()
-
-    def version(path: str) -> str:
-        found = re.search(rf"^\s*(?:require\s+)?{re.escape(path)} v(\S+)", text, re.MULTILINE)
-        if found is None:
-            raise ValueError(f"{module / 'go.mod'} does not require {path}")
-        return found.group(1)
-
-    return Versions(version("k8s.io/kubernetes"), version("go.etcd.io/etcd/server/v3"))
+    found = re.search(rf"^\s*(?:require\s+)?{re.escape(path)} v(\S+)", text, re.MULTILINE)
+    if found is None:
+        raise ValueError(f"{module / 'go.mod'} does not require {path}")
+    return found.group(1)
 
 
 KUBERNETES = pinned().kubernetes
@@ -71,6 +73,6 @@ class Binaries:
         return self.folder / "kubectl"
 
 
-def missing(folder: Path) -> list[str]:
+def missing(folder: Path, programs: Iterable[str] = PROGRAMS) -> list[str]:
     """The programs that a folder does not hold."""
-    return [name for name in PROGRAMS if not (folder / name).is_file() or not os.access(folder / name, os.X_OK)]
+    return [name for name in programs if not (folder / name).is_file() or not os.access(folder / name, os.X_OK)]

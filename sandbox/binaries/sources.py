@@ -31,8 +31,10 @@ The sandbox needs {programs}, and none of the four ways to get them worked:
 """
 
 
-def find(settings: Settings | None = None) -> Binaries:
+def find(settings: Settings | None = None, *, keep_work: bool = False) -> Binaries:
     """The first complete set of programs, which may take minutes; raises BinariesNotFound.
+
+    `keep_work` leaves what was compiled for another build that follows and removes it.
 
     A set always comes from one place, since programs of different versions need not get on with each other.
     So KUBEBUILDER_ASSETS that lack kube-controller-manager, as those of envtest do, are passed over, with a
@@ -50,6 +52,8 @@ def find(settings: Settings | None = None) -> Binaries:
     with exclusive(settings.cache / "lock"):
         for name, source in (("releases", releases.download), ("build", gobuild.build)):
             if _fill(settings, source, name, failures):
+                if not keep_work:
+                    shutil.rmtree(settings.work, ignore_errors=True)
                 return Binaries(settings.programs)
     raise BinariesNotFound(
         NOTHING_WORKED.format(
@@ -73,7 +77,6 @@ def _fill(
         if name == "releases":
             say(f"no official releases: {error}")
         return False
-    shutil.rmtree(settings.work, ignore_errors=True)
     return True
 
 

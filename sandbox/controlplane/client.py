@@ -8,7 +8,6 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from sandbox.controlplane.ports import LOOPBACK
 from sandbox.errors import SandboxError
 
 if TYPE_CHECKING:
@@ -23,9 +22,9 @@ def trusting(ca: Path, *, cert: Path | None = None, key: Path | None = None) -> 
     return context
 
 
-def get(port: int, path: str, context: ssl.SSLContext, *, timeout: float = 10) -> tuple[int, bytes]:
-    """GET https://127.0.0.1:PORT/PATH; status 0 when nobody answers."""
-    connection = http.client.HTTPSConnection(LOOPBACK, port, context=context, timeout=timeout)
+def get(address: str, port: int, path: str, context: ssl.SSLContext, *, timeout: float = 10) -> tuple[int, bytes]:
+    """GET https://ADDRESS:PORT/PATH; status 0 when nobody answers."""
+    connection = http.client.HTTPSConnection(address, port, context=context, timeout=timeout)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

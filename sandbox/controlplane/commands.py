@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
 
     from sandbox.binaries import Binaries
 
-SERVICE_RANGE = "10.96.0.0/16"
-SERVICE_ADDRESS = "10.96.0.1"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 
 # What the control plane itself asks is left out: tests count what others do. ResponseStarted is the only line
@@ -25,13 +24,31 @@ omitStages: [RequestReceived]
 omitManagedFields: true
 rules:
 - level: None
-  users: ["system:apiserver", "system:kube-controller-manager"]
+  users: ["system:apiserver", "system:kube-controller-manager", "system:kube-scheduler"]
 - level: None
-  userGroups: ["system:serviceaccounts:kube-system"]
+  userGroups: ["system:serviceaccounts:kube-system", "system:nodes"]
 - level: None
   nonResourceURLs: ["/readyz*", "/livez*", "/healthz*", "/metrics"]
 - level: Metadata
 """
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the API server listens, on any free port unless one is named, and which addresses Services have.
+
+    `nodes` says that kubelets are going to ask it, and it them.
+    """
+
+    address: str = LOOPBACK
+    port: int = 0
+    services: str = "10.96.0.0/16"
+    nodes: bool = False
+
+    @property
+    def service_address(self) -> str:
+        """That of the Service "kubernetes"."""
+        return str(ipaddress.ip_network(self.services)[1])
 
 
 @dataclass(frozen=True)
@@ -77,28 +94,37 @@ def etcd(binaries: Binaries, files: Files) -> list[str | Path]:
     ]
 
 
-def apiserver(binaries: Binaries, files: Files, *, port: int, audit: bool) -> list[str | Path]:
-    """RBAC, ServiceAccount tokens and the audit log as in a cluster; on loopback, without nodes."""
+def apiserver(binaries: Binaries, files: Files, site: Site, *, port: int, audit: bool) -> list[str | Path]:
+    """RBAC, ServiceAccount tokens and the audit log as in a cluster; on loopback unless there are nodes."""
     arguments: list[str | Path] = [
         binaries.kube_apiserver,
-        f"--bind-address={LOOPBACK}",
+        f"--bind-address={site.address}",
         f"--secure-port={port}",
         "--permit-port-sharing",  # see ports.py
-        f"--advertise-address={LOOPBACK}",  # else a machine without default route fails
+        f"--advertise-address={site.address}",  # else a machine without default route fails
         "--endpoint-reconciler-type=none",  # a loopback address is no valid endpoint
         f"--etcd-servers=unix://{files.etcd_socket}",
         f"--tls-cert-file={files.pki('apiserver.crt')}",
         f"--tls-private-key-file={files.pki('apiserver.key')}",
         f"--client-ca-file={files.pki('ca.crt')}",
-        "--authorization-mode=RBAC",
+        f"--authorization-mode={'Node,RBAC' if site.nodes else 'RBAC'}",
         f"--service-account-issuer={ISSUER}",
         f"--service-account-key-file={files.pki('service-accounts.pub')}",
         f"--service-account-signing-key-file={files.pki('service-accounts.key')}",
-        f"--service-cluster-ip-range={SERVICE_RANGE}",
+        f"--service-cluster-ip-range={site.services}",
         "--max-requests-inflight=1600",  # benchmarks measure the operator, not our own throttling
         "--max-mutating-requests-inflight=800",
         "--profiling=false",
     ]
+    if site.nodes:
+        arguments += [
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged",  # pod security says where, as in a cluster
+            "--kubelet-preferred-address-types=InternalIP",
+            f"--kubelet-certificate-authority={files.pki('ca.crt')}",
+            f"--kubelet-client-certificate={files.pki('admin.crt')}",
+            f"--kubelet-client-key={files.pki('admin.key')}",
+        ]
     if audit:
         arguments += [
             f"--audit-policy-file={files.audit_policy}",

@@ -41,9 +41,11 @@ class ControlPlane:
         home: Household | None = None,
         crds: Sequence[Path] = (),
         audit_log: bool = True,
+        site: commands.Site | None = None,
         timeout: float = 60,
     ) -> None:
         """Describe it; nothing runs yet. With a `home` of somebody else's, that one cleans up."""
+        self.site = site or commands.Site()
         self.home = home or Household()
         self._owns_home = home is None
         self.dir = self.home.dir
@@ -71,7 +73,7 @@ class ControlPlane:
     @property
     def url(self) -> str:
         """The API server."""
-        return f"https://{LOOPBACK}:{self.port}"
+        return f"https://{self.site.address}:{self.port}"
 
     @property
     def ca_file(self) -> Path:
@@ -134,18 +136,22 @@ class ControlPlane:
     def _write_files(self) -> None:
         pki = self.dir / "pki"
         pki.mkdir()
-        authority = Authority("sandbox-kubernetes")
-        self.ca_file.write_bytes(authority.cert)
-        names = [LOOPBACK, "localhost", "kubernetes", "kubernetes.default.svc", commands.SERVICE_ADDRESS]
-        authority.serving(names).write(pki, "apiserver")
-        self._admin = authority.client("sandbox-admin", [MASTERS])
+        self.authority = Authority("sandbox-kubernetes")
+        self.ca_file.write_bytes(self.authority.cert)
+        addresses = {LOOPBACK, self.site.address, self.site.service_address}
+        names = ["localhost", *sorted(addresses), "kubernetes", "kubernetes.default.svc"]
+        self.authority.serving(names).write(pki, "apiserver")
+        self._admin = self.authority.client("sandbox-admin", [MASTERS])
         self._admin.write(pki, "admin")
-        self._controllers = authority.client("system:kube-controller-manager")
+        self._write_service_account_keys()
+        self.files.audit_policy.write_text(commands.AUDIT_POLICY)
+        self._context = client.trusting(self.ca_file, cert=pki / "admin.crt", key=pki / "admin.key")
+
+    def _write_service_account_keys(self) -> None:
+        pki = self.dir / "pki"
         key, pem = private_key()
         write_private(pki / "service-accounts.key", pem)
         (pki / "service-accounts.pub").write_bytes(public_pem(key))
-        self.files.audit_policy.write_text(commands.AUDIT_POLICY)
-        self._context = client.trusting(self.ca_file, cert=pki / "admin.crt", key=pki / "admin.key")
 
     def _make_programs(self) -> None:
         modest = {"GOGC": "50"}  # a third less memory for some more CPU
@@ -158,11 +164,13 @@ class ControlPlane:
     def _start_apiserver(self) -> None:
         self.etcd.start()
         for attempt in range(1, PORT_ATTEMPTS + 1):
-            self._port = HeldPort()
+            self._port = HeldPort(self.site.address, self.site.port)
             self._write_kubeconfigs()
             self.apiserver.argv = [
                 str(part)
-                for part in commands.apiserver(self.binaries, self.files, port=self.port, audit=self._audit_log)
+                for part in commands.apiserver(
+                    self.binaries, self.files, self.site, port=self.port, audit=self._audit_log
+                )
             ]
             self.apiserver.start()
             try:
@@ -178,12 +186,16 @@ class ControlPlane:
     def _write_kubeconfigs(self) -> None:
         ca = self.ca_file.read_bytes()
         kubeconfig.write(self.admin_kubeconfig, server=self.url, ca=ca, user="sandbox-admin", auth=self._admin)
-        kubeconfig.write(
-            self.dir / "controllers.kubeconfig",
+        self.certificate_kubeconfig("controllers", "system:kube-controller-manager")
+
+    def certificate_kubeconfig(self, name: str, user: str, groups: Sequence[str] = ()) -> Path:
+        """A kubeconfig NAME.kubeconfig of a user with a client certificate."""
+        return kubeconfig.write(
+            self.dir / f"{name}.kubeconfig",
             server=self.url,
-            ca=ca,
-            user="controllers",
-            auth=self._controllers,
+            ca=self.ca_file.read_bytes(),
+            user=name,
+            auth=self.authority.client(user, groups),
         )
 
     def wait_ready(self, timeout: float | None = None) -> None:
@@ -206,7 +218,7 @@ class ControlPlane:
 
     def get(self, path: str, *, timeout: float = 10) -> tuple[int, bytes]:
         """GET a path as the admin: (status, body), status 0 when nobody answers."""
-        return client.get(self.port, path, self._context, timeout=timeout)
+        return client.get(self.site.address, self.port, path, self._context, timeout=timeout)
 
     def restart_apiserver(self) -> None:
         """Kill it and start it again: watches break, nothing is lost.
@@ -216,6 +228,13 @@ class ControlPlane:
         self.apiserver.kill()
         self.apiserver.start()
         self.wait_ready()
+
+    def replace_service_account_key(self) -> None:
+        """Restart with another key: every ServiceAccount token that there is gets 401 from now on."""
+        self._write_service_account_keys()
+        self.restart_apiserver()
+        self.controller_manager.kill()
+        self.controller_manager.start()
 
     def kubectl_run(
         self,

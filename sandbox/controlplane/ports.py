@@ -1,4 +1,4 @@
-"""A loopback port that stays ours.
+"""A port that stays ours, of the loopback address if not told otherwise.
 
 Asking the kernel for a free port, closing it and letting a server bind it leaves a moment in which somebody
 else can take it, and a server that is restarted on its port leaves many. So the port stays bound here, with
@@ -16,16 +16,16 @@ LOOPBACK = "127.0.0.1"
 class HeldPort:
     """Bound until `release`; `number` is the port."""
 
-    def __init__(self) -> None:
-        """Let the kernel choose."""
+    def __init__(self, address: str = LOOPBACK, number: int = 0) -> None:
+        """Without a number, let the kernel choose."""
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self._socket.bind((LOOPBACK, 0))
+            self._socket.bind((address, number))
         except OSError:
             self._socket.close()
             raise
-        self.number: int = self._socket.getsockname()[1]
+        self.number = int(self._socket.getsockname()[1])
 
     def release(self) -> None:
         """Let others have it."""

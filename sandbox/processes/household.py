@@ -96,6 +96,10 @@ class Household:
         self._programs.append(program)
         return program
 
+    def end_cgroup(self, folder: Path) -> None:
+        """Have a cgroup, and those below it, removed after the programs have ended, whatever ends them."""
+        os.write(self.guard_fd, f"{folder}\n".encode())
+
     def forget(self, pid: int) -> None:
         """The pid has been reaped and may belong to somebody else from now on."""
         with self._pipe_lock, contextlib.suppress(OSError):

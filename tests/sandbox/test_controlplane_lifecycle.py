@@ -188,8 +188,8 @@ def test_a_port_that_was_taken_in_between_is_changed(temporary: Path, monkeypatc
         class FirstTaken(HeldPort):
             tries = 0
 
-            def __init__(self) -> None:
-                super().__init__()
+            def __init__(self, address: str, number: int) -> None:
+                super().__init__(address, number)
                 FirstTaken.tries += 1
                 if FirstTaken.tries == 1:
                     self.number = taken
