@@ -85,14 +85,18 @@ def test_a_sample_applies_and_is_kept_as_it_was_written(sample: Path, empty_worl
 
 
 def test_the_samples_name_each_other_rightly() -> None:
-    """The consumer mounts the target of the first sample, under keys that a target has."""
+    """The consumer mounts the target of a sample, under keys that a target has, and ConfigMaps that are there."""
     bodies = [body for path in SAMPLES for body in _bodies(path)]
     clients = [body for body in bodies if body["kind"] == "SquidexClient"]
-    secrets = {body["metadata"]["name"] for body in bodies if body["kind"] == "Secret"}
+    secrets, config_maps = (
+        {body["metadata"]["name"] for body in bodies if body["kind"] == kind} for kind in ("Secret", "ConfigMap")
+    )
     targets = {body["spec"].get("target", {}).get("name", body["metadata"]["name"]) for body in clients}
     assert {body["spec"]["credentialsSecretRef"]["name"] for body in clients} <= secrets
     pods = [body["spec"]["template"]["spec"] for body in bodies if body["kind"] == "Deployment"]
-    assert {volume["secret"]["secretName"] for pod in pods for volume in pod["volumes"]} <= targets
+    volumes = [volume for pod in pods for volume in pod["volumes"]]
+    assert {volume["secret"]["secretName"] for volume in volumes if "secret" in volume} <= targets
+    assert {volume["configMap"]["name"] for volume in volumes if "configMap" in volume} <= config_maps
 
 
 def test_the_operators_pod_is_let_in_where_pods_are_restricted(sandbox: Sandbox, pod_template: Object) -> None:
