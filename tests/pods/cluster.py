@@ -96,7 +96,7 @@ class Cluster:
     ) -> CompletedProcess[str]:
         """Run kubectl as the administrator."""
         where = [f"--namespace={namespace}"] if namespace else []
-        return self.control_plane.kubectl_run(*args, *where, input=text, check=check)
+        return self.control_plane.kubectl_run(*where, *args, input=text, check=check)
 
     def apply(self, *objects: Object, namespace: str = "") -> None:
         """kubectl apply."""

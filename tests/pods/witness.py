@@ -23,6 +23,7 @@ class Witness:
         self._world = world
         self._name = name
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  (it is closed at the end)
+        self._told = ""
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -43,11 +44,12 @@ class Witness:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+        self._told = self._text()
+        self._output.close()
 
     def events(self) -> list[dict[str, Any]]:
         """What the watch has told so far."""
-        self._output.seek(0)
-        text, decoder, found, place = self._output.read(), json.JSONDecoder(), [], 0
+        text, decoder, found, place = self._text(), json.JSONDecoder(), [], 0
         while place < len(text):
             try:
                 event, place = decoder.raw_decode(text, place)
@@ -56,6 +58,12 @@ class Witness:
             found.append(event)
             place += len(text[place:]) - len(text[place:].lstrip())
         return found
+
+    def _text(self) -> str:
+        if self._output.closed:
+            return self._told
+        self._output.seek(0)
+        return self._output.read()
 
     def tokens(self) -> list[str]:
         """The tokens that it has held, each once, in order."""
