@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import runpy
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No timer that would end the tests' own process, and their logging put back."""
+    """No timer that would end the tests' own process, and their logging and garbage collector put back."""
     monkeypatch.setattr(threading, "Timer", lambda *_: threading.Thread(target=lambda: None))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.delenv("KUBECONFIG", raising=False)
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
+    thresholds = gc.get_threshold()
     yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
     root.handlers[:] = before
     root.setLevel(level)
 
