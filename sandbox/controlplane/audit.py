@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVICE_ACCOUNT = "system:serviceaccount:"
+CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
 READS = frozenset({"get", "list", "watch"})
 
 
@@ -18,7 +19,8 @@ READS = frozenset({"get", "list", "watch"})
 class AuditEvent:
     """One request; `resource` has its subresource ("squidexclients/status").
 
-    `code` is 200 for a watch that still runs, `received_at` RFC 3339 with microseconds.
+    `code` is 200 for a watch that still runs, `received_at` RFC 3339 with microseconds, `credential` tells a user's tokens
+    apart ("JTI=…", https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/).
     """
 
     id: str
@@ -33,6 +35,7 @@ class AuditEvent:
     uri: str
     received_at: str
     annotations: dict[str, str]
+    credential: str = ""
 
     @property
     def is_write(self) -> bool:
@@ -58,6 +61,7 @@ class AuditEvent:
             uri=event["requestURI"],
             received_at=event["requestReceivedTimestamp"],
             annotations=event.get("annotations", {}),
+            credential=next(iter(event.get("user", {}).get("extra", {}).get(CREDENTIAL_ID, [])), ""),
         )
 
 
