@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-unit e2e chaos check format sandbox node sandbox-down lock clean
+.PHONY: help demo test test-unit e2e chaos bench check format sandbox node sandbox-env sandbox-down lock clean
 
 help:
 	@echo "make demo          the main job on an embedded control plane and a stand-in Squidex; ends by itself"
@@ -15,9 +15,11 @@ help:
 	@echo "make e2e           the tests whose pods run, on a real node (root and Linux); KUBECONFIG=… runs them in that cluster"
 	@echo "make chaos         kills the operator 50 times with renewals and faults going on: four minutes; SEED=… repeats a run"
 	@echo "make simulate      ninety days of ten thousand SquidexClients, in minutes"
+	@echo "make bench         speed and size, side by side with a bare client loop; half an hour; a quiet machine, please"
 	@echo "make check         format, lint, types, imports"
 	@echo "make sandbox       leave a control plane, a stand-in Squidex and the operator running, and say how to use them"
 	@echo "make node          the same with a real node, on which the operator's Deployment runs (root and Linux)"
+	@echo "make sandbox-env   the variables of either, for a shell: eval \"\$$(make --silent sandbox-env)\""
 	@echo "make sandbox-down  end either"
 	@echo "make lock          pin the dependencies anew"
 
@@ -53,6 +55,9 @@ chaos: $(READY)
 simulate: $(READY)
 	@$(BIN)/python -m tests.simulation $(ARGS)
 
+bench: $(READY)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 check: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -69,6 +74,9 @@ sandbox: $(READY)
 
 node: $(READY)
 	@$(BIN)/python -m sandbox node --detach
+
+sandbox-env: $(READY)
+	@$(BIN)/python -m sandbox env
 
 sandbox-down: $(READY)
 	@$(BIN)/python -m sandbox down

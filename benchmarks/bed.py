@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import http.client
 import json
 import ssl
@@ -13,10 +14,13 @@ from benchmarks import measure
 from sandbox.environment import Sandbox  # noqa: TC001 - used at run time elsewhere
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sandbox.operator_process import Operator
 
 NAMESPACES = 50
-FAST = ("--host-rate=100000", "--host-burst=100000", "--log-level=WARNING")
+QUIET = ("--log-level=WARNING",)
+FAST = ("--host-rate=100000", "--host-burst=100000")
 """The stand-in takes whatever comes: what is measured is the operator, not its politeness."""
 SERVICE_ACCOUNT = "squidex-operator/squidex-operator"
 WATCHED = "squidex-operator.io/role"
@@ -55,12 +59,12 @@ class Bed:
         self.create(items)
         self.create([self.client(number) for number in range(self.count)])
 
-    def client(self, number: int) -> dict[str, Any]:
+    def client(self, number: int, prefix: str = "c") -> dict[str, Any]:
         """The manifest of one SquidexClient."""
         return {
             "apiVersion": "squidex-operator.io/v1beta1",
             "kind": "SquidexClient",
-            "metadata": named(f"c{number}", f"bench-{number % NAMESPACES}"),
+            "metadata": named(f"{prefix}{number}", f"bench-{number % NAMESPACES}"),
             "spec": {
                 "url": self.sandbox.squidex.url,
                 "credentialsSecretRef": {"name": "credentials"},
@@ -85,23 +89,29 @@ class Bed:
 
     def reset(self) -> None:
         """Delete all targets and take back all statuses, so that the next fill is a cold one."""
+        api = "/apis/squidex-operator.io/v1beta1"
         for number in range(NAMESPACES):
-            where = f"--namespace=bench-{number}"
-            self.plane.kubectl_run("delete", "sqc", "--all", where, "--wait=false")
-        measure.wait(lambda: not self.plane.kubectl_run("get", "sqc", "-A", "-o", "name").stdout, "deletion", pause=1)
+            self.kube("DELETE", f"{api}/namespaces/bench-{number}/squidexclients")
+        measure.wait(lambda: not self.kube("GET", f"{api}/squidexclients?limit=1")["items"], "deletion", pause=0.2)
         for number in range(NAMESPACES):
-            where = f"--namespace=bench-{number}"
-            self.plane.kubectl_run("delete", "secrets", "--field-selector=metadata.name!=credentials", where)
+            self.kube("DELETE", f"/api/v1/namespaces/bench-{number}/secrets?fieldSelector=metadata.name!=credentials")
         self.create([self.client(number) for number in range(self.count)])
         self.sandbox.squidex.patch({"counts": None})
 
-    def start(self, *extra: str) -> Operator:
-        """Start the operator without waiting for anything."""
-        if self.sandbox.operators:
-            operator = self.sandbox.operators[0]
-            operator.start(wait=False)
-            return operator
-        return self.sandbox.start_operator(extra_args=[*FAST, *extra], wait=False)
+    def start(self, *arguments: str, namespaces: Sequence[str] = ()) -> Operator:
+        """Start an operator without waiting for anything."""
+        return self.sandbox.start_operator(extra_args=[*QUIET, *arguments], namespaces=namespaces, wait=False)
+
+    def stop(self) -> None:
+        """Stop all operators."""
+        for operator in self.sandbox.operators:
+            operator.stop()
+        self.sandbox.operators.clear()
+
+    @property
+    def pid(self) -> int:
+        """Of the operator."""
+        return pid_of(self.sandbox.operators[0])
 
     def tokens(self) -> int:
         """Token requests so far."""
@@ -118,6 +128,12 @@ class Bed:
         rows = self.plane.requests_of(SERVICE_ACCOUNT, since=since)
         return [f"{row.verb} {row.resource}" for row in rows]
 
+    def first_watch(self, mark: int) -> float | None:
+        """When the operator's first watch reached the API server, seconds since the epoch; None before that."""
+        rows = self.plane.requests_of(SERVICE_ACCOUNT, since=mark)
+        times = [dt.datetime.fromisoformat(row.received_at).timestamp() for row in rows if row.verb == "watch"]
+        return min(times, default=None)
+
     def kube(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
         """One request as the administrator, over a connection that stays: kubectl would be slower than what is measured."""
         if self._connection is None:
@@ -128,6 +144,14 @@ class Bed:
         data = None if body is None else json.dumps(body)
         self._connection.request(method, path, body=data, headers={"Content-Type": kind})
         return json.loads(self._connection.getresponse().read())
+
+
+def pid_of(operator: Operator) -> int:
+    """Of the running process."""
+    pid = operator.program.pid
+    if pid is None:
+        raise ProcessLookupError("the operator does not run")
+    return pid
 
 
 def named(name: str, namespace: str) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
+import statistics
 import time
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,30 @@ def wait(done: Callable[[], bool], what: str, *, deadline: float = 600, pause: f
             raise TimeoutError(f"{what} not within {deadline:.0f} s")
         time.sleep(pause)
     return time.monotonic() - began
+
+
+def settle(pid: int) -> float:
+    """Wait until a process has nothing more to do; its CPU time so far, seconds."""
+    before = -1.0
+    while (now := cpu_seconds(pid)) - before > 0.02:
+        before = now
+        time.sleep(1)  # a measurement's interval
+    return now
+
+
+def slope(points: list[tuple[float, float]]) -> tuple[float, float]:
+    """The slope of a line through points by least squares, and its standard error."""
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    found = statistics.linear_regression(xs, ys)
+    mean = statistics.fmean(xs)
+    spread = sum((x - mean) ** 2 for x in xs)
+    residuals = sum((y - found.intercept - found.slope * x) ** 2 for x, y in points)
+    return found.slope, math.sqrt(residuals / (len(points) - 2) / spread)
+
+
+def percentiles(name: str, seconds: list[float]) -> dict[str, float]:
+    """Median and 99th percentile, in milliseconds."""
+    return {f"{name}_p{int(q * 100)}_ms": quantile(seconds, q) * 1000 for q in (0.5, 0.99)}
 
 
 def quantile(values: list[float], q: float) -> float:

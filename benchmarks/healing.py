@@ -1,0 +1,114 @@
+"""How long it takes until what went wrong is right again."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import measure
+from benchmarks.bed import FAST, NAMESPACES, Bed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HOST_RATE, HOST_BURST = 20, 50
+"""The operator's own default for one server (--host-rate, --host-burst)."""
+API = "/apis/squidex-operator.io/v1beta1"
+ROTATIONS = 100
+
+
+def targets(bed: Bed, times: int = 100) -> dict[str, Any]:
+    """Targets deleted and damaged, one after the other."""
+    back, mended = [], []
+    for number in range(times):
+        path = f"/api/v1/namespaces/bench-{number % NAMESPACES}/secrets/c{number}"
+        old = bed.kube("GET", path)["metadata"]["uid"]
+        began = time.perf_counter()
+        bed.kube("DELETE", path)
+        _until(bed, path, lambda found, old=old: found["metadata"].get("uid", old) != old)  # type: ignore[misc]
+        back.append(time.perf_counter() - began)
+        damage = {"data": {"token": base64.b64encode(b"damaged").decode()}}
+        began = time.perf_counter()
+        bed.kube("PATCH", path, damage, "application/merge-patch+json")
+        _until(bed, path, lambda found: found["data"]["token"] != damage["data"]["token"])  # noqa: B023 - used at once
+        mended.append(time.perf_counter() - began)
+    return measure.percentiles("deleted", back) | measure.percentiles("damaged", mended)
+
+
+def targets_while_filling(bed: Bed) -> dict[str, Any]:
+    """The same, while a thousand more SquidexClients get their first token."""
+    before = bed.tokens()
+    bed.create([bed.client(number, "d") for number in range(1000)])
+    figures = targets(bed, times=30)
+    still = bed.tokens() < before + 1000
+    measure.wait(lambda: bed.tokens() >= before + 1000, "all tokens")
+    for number in range(NAMESPACES):
+        selector = ",".join(f"metadata.name!=c{each}" for each in range(number, bed.count, NAMESPACES))
+        bed.kube("DELETE", f"{API}/namespaces/bench-{number}/squidexclients?fieldSelector={selector}")
+    measure.settle(bed.pid)
+    return figures | {"still_filling_at_the_end": still}
+
+
+def rotation(bed: Bed) -> dict[str, Any]:
+    """A credentials Secret is changed: until the new token is in the last of the targets that use it."""
+    clients = list(bed.sandbox.squidex.clients.items())
+    seconds = []
+    for turn in range(ROTATIONS):
+        number = turn % NAMESPACES
+        space = f"/api/v1/namespaces/bench-{number}/secrets"
+        client_id, secret = clients[(turn // NAMESPACES + 1) % len(clients)]
+        data = {
+            "clientId": base64.b64encode(client_id.encode()).decode(),
+            "clientSecret": base64.b64encode(secret.encode()).decode(),
+        }
+        old = _tokens(bed, space)
+        began = time.perf_counter()
+        bed.kube("PATCH", f"{space}/credentials", {"data": data}, "application/merge-patch+json")
+        while set(_tokens(bed, space).items()) & set(old.items()):
+            if time.perf_counter() - began > 60:
+                raise TimeoutError("credentials were changed, and not all targets within a minute")
+        seconds.append(time.perf_counter() - began)
+    return measure.percentiles("rotated", seconds) | {"targets_each": bed.count / NAMESPACES}
+
+
+def keys(bed: Bed) -> dict[str, Any]:
+    """The server's key is replaced: all tokens die, one list of keys tells, and the host's bucket says how fast."""
+    bed.stop()
+    operator = bed.start("--keys-interval=2s")
+    measure.wait(lambda: bed.ready(operator) >= bed.count, "all ready", pause=0.5)
+    measure.settle(bed.pid)
+    before = bed.tokens()
+    began = time.monotonic()
+    bed.sandbox.squidex.patch({"key": "replace"})
+    measure.wait(lambda: bed.tokens() > before, "the first new token", pause=0.01)
+    detected = time.monotonic() - began
+    seconds = measure.wait(lambda: bed.tokens() >= before + bed.count, "all new tokens")
+    measure.settle(bed.pid)
+    figures = {
+        "detected_seconds": detected,
+        "seconds": seconds,
+        "bucket_seconds": max(bed.count - HOST_BURST, 0) / HOST_RATE,
+        "token_requests": (bed.tokens() - before) / bed.count,
+    }
+    bed.stop()
+    bed.start(*FAST)
+    return figures
+
+
+def _until(bed: Bed, path: str, done: Callable[[dict[str, Any]], bool]) -> None:
+    deadline = time.perf_counter() + 60
+    while not done(bed.kube("GET", path)):
+        if time.perf_counter() > deadline:
+            raise TimeoutError(f"{path} was not mended within a minute")
+
+
+def _tokens(bed: Bed, space: str) -> dict[str, str]:
+    """What is in the targets of a namespace, without the credentials."""
+    found = bed.kube("GET", space)
+    return {
+        item["metadata"]["name"]: json.dumps(item["data"]["token"])
+        for item in found["items"]
+        if "token" in (item.get("data") or {})
+    }

@@ -1,0 +1,115 @@
+"""Whether memory grows: with reconciles, with what others write, and with Secrets that are none of the operator's business."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import measure
+from benchmarks.bed import FAST, NAMESPACES, Bed
+from benchmarks.filling import WRITES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+API = "/apis/squidex-operator.io/v1beta1"
+BURST = 20_000
+STEPS = 40
+THREADS = 4
+FOREIGN = 500
+FOREIGN_BYTES = 1_000_000
+STARTS = 5
+
+
+def reconciles(bed: Bed, times: int = BURST) -> dict[str, Any]:
+    """So many reconciles: each time another `probe.interval`, which fetches nothing."""
+
+    def edit(each: Bed, turn: int) -> None:
+        number = turn % bed.count
+        path = f"{API}/namespaces/bench-{number % NAMESPACES}/squidexclients/c{number}"
+        body = {"spec": {"probe": {"interval": f"{60 + (turn // bed.count) % 2}m"}}}
+        each.kube("PATCH", path, body, "application/merge-patch+json")
+
+    tokens = bed.tokens()
+    return _burst(bed, edit, times) | {"token_requests": bed.tokens() - tokens}
+
+
+def status_writes(bed: Bed, times: int = BURST) -> dict[str, Any]:
+    """So many writes of others to the status: none may cause one of ours."""
+
+    def write(each: Bed, turn: int) -> None:
+        number = turn % bed.count
+        path = f"{API}/namespaces/bench-{number % NAMESPACES}/squidexclients/c{number}/status?fieldManager=other&force=true"
+        condition = {
+            "type": "Other",
+            "status": "True",
+            "reason": "Burst",
+            "message": f"turn {turn}",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+        body = {
+            "apiVersion": "squidex-operator.io/v1beta1",
+            "kind": "SquidexClient",
+            "status": {"conditions": [condition]},
+        }
+        each.kube("PATCH", path, body, "application/apply-patch+yaml")
+
+    return _burst(bed, write, times)
+
+
+def foreign(bed: Bed) -> dict[str, Any]:
+    """Large Secrets without our label: what they change at the start."""
+    before = [_start(bed) for _ in range(STARTS)]
+    payload = "x" * FOREIGN_BYTES
+    for number in range(FOREIGN):
+        namespace = f"bench-{number % NAMESPACES}"
+        body = {"metadata": {"name": f"foreign-{number}"}, "stringData": {"large": payload}}
+        bed.kube("POST", f"/api/v1/namespaces/{namespace}/secrets", body)
+    after = [_start(bed) for _ in range(STARTS)]
+    for number in range(FOREIGN):
+        bed.kube("DELETE", f"/api/v1/namespaces/bench-{number % NAMESPACES}/secrets/foreign-{number}")
+    cpu = statistics.median(each[0] for each in after) / statistics.median(each[0] for each in before)
+    rss = statistics.median(each[1] for each in after) - statistics.median(each[1] for each in before)
+    return {"secrets": FOREIGN, "bytes_each": FOREIGN_BYTES, "start_cpu_ratio": cpu, "rss_difference_mib": rss}
+
+
+def _start(bed: Bed) -> tuple[float, float]:
+    bed.stop()
+    operator = bed.start(*FAST)
+    measure.wait(lambda: operator.get("/readyz")[0] == 200, "ready", pause=0.02)
+    return measure.settle(bed.pid), measure.rss_mib(bed.pid)
+
+
+def _burst(bed: Bed, act: Callable[[Bed, int], None], times: int) -> dict[str, Any]:
+    """Do something many times, from several connections, and see what that does to the operator."""
+    measure.settle(bed.pid)
+    mark, cpu = bed.plane.audit_mark(), measure.cpu_seconds(bed.pid)
+    beds = [Bed(bed.sandbox, bed.count) for _ in range(THREADS)]
+    points = []
+
+    def work(which: int, turns: range) -> None:
+        for turn in turns:
+            if turn % THREADS == which:
+                act(beds[which], turn)
+
+    began = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        for step in range(STEPS):
+            turns = range(step * times // STEPS, (step + 1) * times // STEPS)
+            list(pool.map(work, range(THREADS), [turns] * THREADS))
+            points.append((turns.stop, measure.rss_mib(bed.pid) * 1024 * 1024))
+    seconds = time.monotonic() - began
+    spent = measure.settle(bed.pid) - cpu
+    # The first quarter is left out: what grows there are caches and pools that have an end.
+    slope, error = measure.slope(points[STEPS // 4 :])
+    return {
+        "times": times,
+        "rate": times / seconds,
+        "cpu_ms": spent / times * 1000,
+        "bytes_each": slope,
+        "bytes_each_error": error,
+        "rss_mib": measure.rss_mib(bed.pid),
+        "writes": sum(row.startswith(WRITES) for row in bed.requests(mark)),
+    }
