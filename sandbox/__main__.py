@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import sandbox as sandbox_package
 from sandbox import background, binaries
 from sandbox.errors import AlreadyRunning, NotRunning, SandboxError
-from sandbox.guide import describe, guide
+from sandbox.guide import describe, guide, variables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +46,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     image.add_argument("archive", type=Path, help="a file as `docker save` writes it")
     commands.add_parser("down", help="end the sandbox in the background")
     commands.add_parser("status", help="say how to use the sandbox in the background")
+    commands.add_parser("env", help="the variables of the sandbox in the background, for a shell to eval")
     commands.add_parser("binaries", help="get the programs of the control plane and say where they are")
     return parser.parse_args(argv)
 
@@ -154,6 +155,14 @@ def status() -> None:
     print(guide(state, end=BY_DOWN) if state is not None else "no sandbox runs in the background")
 
 
+def print_variables() -> None:
+    """What a shell has to know of the one in the background; raises NotRunning."""
+    state = background.running()
+    if state is None:
+        raise NotRunning("no sandbox runs in the background: make sandbox")
+    print(variables(state))
+
+
 def down() -> None:
     """End the one in the background; that there is none is what was wanted."""
     try:
@@ -199,6 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             down()
         elif options.command == "status":
             status()
+        elif options.command == "env":
+            print_variables()
         else:
             print(binaries.find().folder)
     except SandboxError as error:

@@ -33,6 +33,21 @@ def describe(sandbox: Sandbox) -> State:
     )
 
 
+def variables(state: State) -> str:
+    """Lines for a shell: kubectl's, and those that the README uses for the Squidex and its client."""
+    secret = f"kubectl get secret {CREDENTIALS} --namespace=default --output=go-template="
+    values = {
+        "KUBECONFIG": shlex.quote(state.kubeconfig),
+        "PATH": f'{shlex.quote(str(Path(state.kubectl).parent))}:"$PATH"',
+        "SQUIDEX_URL": shlex.quote(state.squidex_url),
+        "SQUIDEX_CA": shlex.quote(state.squidex_ca),
+        # Asked for when the lines are read: this output may end up in a log.
+        "SQUIDEX_CLIENT_ID": f"\"$({secret}'{{{{.data.clientId|base64decode}}}}')\"",
+        "SQUIDEX_CLIENT_SECRET": f"\"$({secret}'{{{{.data.clientSecret|base64decode}}}}')\"",
+    }
+    return "\n".join(f"export {name}={value}" for name, value in values.items())
+
+
 def guide(state: State, *, end: str) -> str:
     """How to use it, for a terminal; `end` says how to end it."""
     kubectl, ca = Path(state.kubectl), shlex.quote(state.squidex_ca)
@@ -43,6 +58,8 @@ def guide(state: State, *, end: str) -> str:
         f"    export KUBECONFIG={shlex.quote(state.kubeconfig)}",
         f"    export PATH={shlex.quote(str(kubectl.parent))}:$PATH        # the kubectl that belongs to it",
         "    kubectl get squidexclients --all-namespaces",
+        "",
+        'Or, with what the README goes on with:  eval "$(make --silent sandbox-env)"',
         "",
         f"Squidex   {state.squidex_url}",
         f"          its authority: {ca}",
