@@ -63,7 +63,9 @@ class Case:
 
 def cases() -> list[Case]:
     """A status for every reason, as the operator writes it, and every combination of conditions."""
-    return [*_before(), *_reported(), *_combinations()]
+    found = [*_before(), *_reported(), *_combinations()]
+    reasons_seen = {c["reason"] for case in found for c in case.object["status"].get("conditions", [])}
+    return found + [_by_the_way(reason) for reason in reasons.Reason if reason not in reasons_seen]
 
 
 def _before() -> Iterator[Case]:
@@ -110,6 +112,15 @@ def _combinations() -> Iterator[Case]:
         expected = FAILED if stalled == "True" else CURRENT if ready == "True" else IN_PROGRESS
         status = {"observedGeneration": 1, "conditions": found}
         yield Case(f"Ready={ready} Stalled={stalled} RefreshFailing={failing}", _squidexclient(status), expected)
+
+
+def _by_the_way(reason: Reason) -> Case:
+    """A reason that none of the above has: whatever it says of something else, a token that works is one."""
+    found = [
+        situation.condition("Ready", "True", "TokenValid"),
+        situation.condition("TokenAccepted", "Unknown", reason),
+    ]
+    return Case(f"{reason}", _squidexclient({"observedGeneration": 1, "conditions": found}), CURRENT)
 
 
 def _built(name: str, expected: str, **seen: Any) -> Case:

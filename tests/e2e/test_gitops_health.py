@@ -25,8 +25,7 @@ REPORTED = {c["reason"] for case in CASES for c in case.object["status"].get("co
 def test_there_is_a_status_of_every_condition_and_reason() -> None:
     found = {c["type"] for case in CASES for c in case.object["status"].get("conditions", [])}
     assert found == set(reasons.ConditionType)
-    # The others are good news, or a reason of another condition than those that health goes by.
-    assert set(reasons.Reason) - REPORTED <= {reasons.Reason.PROBE_OFF, reasons.Reason.WHITESPACE_TRIMMED}
+    assert set(reasons.Reason) == REPORTED
     assert len({case.id for case in CASES}) == len(CASES)
 
 

@@ -67,9 +67,14 @@ _OAUTH_ERRORS: dict[str, tuple[type[errors.SquidexError], reasons.Reason, str]] 
 }
 
 _STATUSES: list[tuple[range, type[errors.SquidexError], reasons.Reason, str]] = [
-    (range(200, 300), errors.UnclearError, _Reason.NOT_SQUIDEX, "the answer is no JSON. Does spec.url lack a path?"),
+    (
+        range(200, 300),
+        errors.UnclearError,
+        _Reason.NOT_SQUIDEX,
+        "the answer is no JSON. Is the path of spec.url right?",
+    ),
     (range(300, 400), errors.UnclearError, _Reason.REDIRECTED, "redirects are not followed. Correct spec.url"),
-    (range(404, 406), errors.UnclearError, _Reason.NOT_SQUIDEX, "no Squidex is there. Does spec.url lack a path?"),
+    (range(404, 406), errors.UnclearError, _Reason.NOT_SQUIDEX, "no Squidex is there. Is the path of spec.url right?"),
     (range(408, 409), errors.UnavailableError, _Reason.TIMEOUT, "the server gave up waiting"),
     (range(429, 430), errors.UnavailableError, _Reason.RATE_LIMITED, "too many requests"),
     (
