@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from squidex_operator.engine import queue
-from tests.simulation import faults, figures, lab, process, virtual
+from tests.simulation import faults, figures, lab, process, standin, virtual
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.simulation import squidex
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -53,22 +55,45 @@ def test_a_changed_issuer_is_noticed_by_the_next_probe_and_costs_one_request() -
     virtual.run(run())
 
 
-def test_replicas_that_disagree_cost_a_bounded_number_of_tokens() -> None:
+def test_replicas_that_disagree_by_chance_cost_a_bounded_number_of_tokens_and_are_told() -> None:
     async def run() -> None:
         async with lab.running() as world:
             server = world.first
-            world.create("app", server)
-            await world.until_works("app", server, 5)
-            await asyncio.sleep(HOUR)
-            server.begin_rollout()
-            began = virtual.now()
-            await asyncio.sleep(DAY)
-            assert _asked(server, began, HOUR) <= 12
-            assert _asked(server, began, DAY) <= 60
+            await _disagree(world, server, server.begin_rollout)
+            assert _asked(server, 2 * HOUR, DAY) <= 40
             server.end_rollout()
             await world.until_works("app", server, HOUR + 10)
 
     virtual.run(run())
+
+
+def test_replicas_that_disagree_in_turn_cost_a_bounded_number_of_tokens_and_are_told() -> None:
+    async def run() -> None:
+        async with lab.running(make=standin.StandIn) as world:
+            server = world.first
+            assert isinstance(server, standin.StandIn)
+            await _disagree(world, server, lambda: server.patch({"replicas": ["first", "second"]}))
+            assert _asked(server, 2 * HOUR, DAY) <= 10
+            server.patch({"replicas": ["second"]})
+            await world.until_works("app", server, HOUR + 10)
+            await asyncio.sleep(2 * HOUR + MINUTE)
+            assert world.condition("app", "TokenAccepted") == ("True", "Accepted")
+
+    virtual.run(run())
+
+
+async def _disagree(world: lab.Lab, server: squidex.Server, begin: Callable[[], None]) -> None:
+    """For a day. After the first half hour there is no moment in which the status says that all is well."""
+    world.create("app", server)
+    await world.until_works("app", server, 5)
+    await asyncio.sleep(HOUR)
+    begin()
+    await asyncio.sleep(30 * MINUTE)
+    for _ in range(23 * 60):
+        await asyncio.sleep(MINUTE)
+        said = {world.condition("app", kind)[1] for kind in ("TokenAccepted", "RefreshFailing")}
+        assert said & {"KeysDisagree", "TokenRefused", "NewTokenRefused"}, f"at {virtual.now():.0f} s: {said}"
+    assert _asked(server, HOUR, HOUR) <= 10
 
 
 def test_replicas_that_disagree_are_not_stormed_by_many() -> None:

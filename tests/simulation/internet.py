@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from squidex_operator.squidex import http
-from tests.simulation import faults, squidex, virtual, wire
+from tests.simulation import squidex, virtual, wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -45,7 +45,7 @@ class Internet(http.Http):
         server.requests.append(record)  # type: ignore[arg-type]
         # There and back: what is done at the server is done, even when its answer gets lost.
         await asyncio.sleep(server.rng.uniform(*server.latency) / 2)
-        reply = await faults.pass_through(server, name, lambda: server.answer(method, path, form or {}, headers))
+        reply = await server.respond(name, method, path, form or {}, headers)
         record[3] = reply.status
         await asyncio.sleep(server.rng.uniform(*server.latency) / 2)
         return _Response(reply)

@@ -22,11 +22,11 @@ NAMESPACE = "shop"
 class Lab:
     """What a test acts on."""
 
-    def __init__(self, settings: process.Settings) -> None:
+    def __init__(self, settings: process.Settings, make: type[squidex.Server] = squidex.Server) -> None:
         rng = random.Random(1)
         self.cluster = cluster_module.Cluster(rng)
         self.first, self.second = (
-            squidex.Server(f"https://{name}.example.com", random.Random(name)) for name in ("first", "second")
+            make(f"https://{name}.example.com", random.Random(name)) for name in ("first", "second")
         )
         self.servers = {server.base_url: server for server in (self.first, self.second)}
         self.process = process.Process(self.cluster, self.servers, rng, settings)
@@ -79,8 +79,7 @@ class Lab:
 
     def works(self, name: str, server: squidex.Server) -> bool:
         """Whether the server accepts what is in the target."""
-        facts = server.tokens.get(self.token(name))
-        return facts is not None and server.accepts(facts) and server.time() < facts.expires
+        return server.works(self.token(name))
 
     def writes(self, name: str) -> int:
         """How often the target was written."""
@@ -101,9 +100,11 @@ class Lab:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: process.Settings | None = None) -> AsyncIterator[Lab]:
+async def running(
+    settings: process.Settings | None = None, make: type[squidex.Server] = squidex.Server
+) -> AsyncIterator[Lab]:
     """A world with an operator that runs in it."""
-    lab = Lab(settings or process.Settings())
+    lab = Lab(settings or process.Settings(), make)
     task = asyncio.create_task(lab.process.run())
     await asyncio.sleep(1)
     try:

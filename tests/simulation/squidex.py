@@ -51,6 +51,8 @@ class Server:
         """The key of each replica: a replica signs with its own, publishes its own and accepts its own."""
         self.issuer = 0
         self.lifetime = 30 * DAY
+        self.lifetimes: list[tuple[float, float]] = [(0.0, self.lifetime)]
+        """From when on new tokens live for how long."""
         self.latency = (0.01, 0.2)
         self.signs_badly = False
         self.faults: list[faults.Fault] = []
@@ -75,6 +77,11 @@ class Server:
         """True time from which on the token is expired."""
         return facts.expires - self.skew
 
+    def set_lifetime(self, lifetime: float) -> None:
+        """How long tokens live that are issued from now on."""
+        self.lifetime = lifetime
+        self.lifetimes.append((virtual.now(), lifetime))
+
     def replace_key(self) -> None:
         """All replicas get a new key at once."""
         self.replicas = [self._new_key()]
@@ -94,6 +101,17 @@ class Server:
         """The server's public address changed: its key stays, its tokens die."""
         self.issuer += 1
         self.changed(self)
+
+    def works(self, token: str) -> bool:
+        """Whether a request with this token is answered, by one replica at least."""
+        facts = self.tokens.get(token)
+        return facts is not None and self.accepts(facts) and self.time() < facts.expires
+
+    async def respond(
+        self, name: str, method: str, path: str, form: Mapping[str, str], headers: Mapping[str, str]
+    ) -> wire.Reply:
+        """What arrives of the answer. Raises what httpx would raise."""
+        return await faults.pass_through(self, name, lambda: self.answer(method, path, form, headers))
 
     def answer(self, method: str, path: str, form: Mapping[str, str], headers: Mapping[str, str]) -> wire.Reply:
         """What the server itself answers."""

@@ -102,9 +102,10 @@ class Weather:
     async def shorten(self, server: squidex.Server, begin: float, end: float, lifetime: float) -> None:
         """New tokens live for a shorter time, for a while."""
         await asyncio.sleep(begin - virtual.now())
-        usual, server.lifetime = server.lifetime, lifetime
+        usual = server.lifetime
+        server.set_lifetime(lifetime)
         await asyncio.sleep(end - virtual.now())
-        server.lifetime = usual
+        server.set_lifetime(usual)
 
     async def of_api_server(self) -> None:
         """The API server is away for a while."""

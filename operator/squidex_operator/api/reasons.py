@@ -41,6 +41,7 @@ class Reason(enum.StrEnum):
     PROBE_OFF = "ProbeOff"
     PROBE_INCONCLUSIVE = "ProbeInconclusive"
     APP_NOT_FOUND = "AppNotFound"
+    KEYS_DISAGREE = "KeysDisagree"
 
     # The token.
     TOKEN_MISSING = "TokenMissing"

@@ -5,7 +5,7 @@ import itertools
 import logging
 
 from squidex_operator.api import reasons
-from squidex_operator.engine import attempt, hosts, inventory, looks, report, servers, steps, tools
+from squidex_operator.engine import attempt, disagreement, hosts, inventory, looks, report, servers, steps, tools
 from squidex_operator.kube import errors as kube_errors
 from squidex_operator.policy import backoff, decide, observed
 from squidex_operator.squidex import keys
@@ -136,6 +136,7 @@ class Reconciler:
             key_vanished=is_seen and t.servers.key_vanished(record, seen, now),  # type: ignore[arg-type]
             credentials_due=record.credentials_due,
             probe_due=record.probe_due,
+            keys_disagree_until=disagreement.until(record, now),
             replacement_allowed=record.key_retry_at,
             fetch_allowed=at,
         )

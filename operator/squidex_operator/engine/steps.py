@@ -6,7 +6,7 @@ import logging
 import time
 
 from squidex_operator.api import names, reasons, resource
-from squidex_operator.engine import attempt, hosts, inventory, looks, tools
+from squidex_operator.engine import attempt, disagreement, hosts, inventory, looks, tools
 from squidex_operator.kube import errors as kube_errors
 from squidex_operator.policy import backoff, conditions, decide, observed, render
 from squidex_operator.policy import credentials as credentials_policy
@@ -15,9 +15,6 @@ from squidex_operator.squidex import probe, tokens
 
 logger = logging.getLogger(__name__)
 
-_SOON = dt.timedelta(hours=2)
-"""A token that is refused so soon after its predecessor was: twice the longest wait between the two."""
-
 _REFUSED_KEPT = dt.timedelta(hours=1)
 """How long a new token that was refused is asked about again before another is fetched."""
 
@@ -25,6 +22,9 @@ _REFUSED_KEPT = dt.timedelta(hours=1)
 async def fetch(t: tools.Tools, p: attempt.Pass, cause: reasons.Cause) -> None:
     """Fetch a token and ask the server about it: it is pending then."""
     record, spec, host = p.record, p.spec, p.spec.host
+    doubted = cause is reasons.Cause.KEY_REPLACED and disagreement.until(record, t.now())
+    if doubted and await _is_good_still(t, p):
+        return
     if at := t.hosts.turn(host, p.key):
         raise hosts.NotYetError(at)
     if p.credentials is None:
@@ -115,7 +115,7 @@ async def publish(t: tools.Tools, p: attempt.Pass, step: decide.Publish) -> None
     record.fetched_with = pending.credentials
     if pending.verdict is not None:
         record.probed = observed.Probed(*pending.verdict, data_hash=seen.data_hash)
-    _note_key(t, p, cause, grant)
+    disagreement.note(t, p, cause, grant)
     looks.schedule_probe(t, p)
 
 
@@ -134,15 +134,15 @@ async def remove(t: tools.Tools, p: attempt.Pass, former: observed.TargetSeen) -
     t.inventory.forget_secret(inventory.Key(p.key.namespace, former.name), former.uid)
 
 
-async def ask(t: tools.Tools, p: attempt.Pass) -> None:
-    """Ask the server about the token in the target."""
+async def ask(t: tools.Tools, p: attempt.Pass) -> observed.Verdict | None:
+    """Ask the server about the token in the target. None where there is none any more."""
     record, spec = p.record, p.spec
     # The next time is set first: whatever happens now, nobody asks again at once.
     looks.schedule_probe(t, p)
     body = await looks.get_target(t, p, record.client.target_name)
     grant = render.read_grant(body) if body is not None else None
     if body is None or grant is None:
-        return
+        return None
     client_id = grant.client_id
     if isinstance(record.credentials, credentials_policy.CredentialsSeen):
         client_id = record.credentials.client_id
@@ -162,10 +162,11 @@ async def ask(t: tools.Tools, p: attempt.Pass) -> None:
     data_hash = render.read_target(body).data_hash
     was = (record.probed.verdict, record.probed.data_hash) if record.probed else None
     if verdict is observed.Verdict.INCONCLUSIVE and was == (observed.Verdict.REFUSED, data_hash):
-        return  # a time-out does not bring a dead token back to life
+        return verdict  # a time-out does not bring a dead token back to life
     record.probed = observed.Probed(verdict, message, data_hash)
     if verdict is observed.Verdict.REFUSED:
         logger.warning("token refused key=%s/%s url=%s", *p.key, spec.base_url)
+    return verdict
 
 
 def awaits_turn(t: tools.Tools, p: attempt.Pass) -> dt.datetime | None:
@@ -266,18 +267,12 @@ def _allow_repair(t: tools.Tools, p: attempt.Pass) -> None:
     p.record.repairs = bucket
 
 
-def _note_key(t: tools.Tools, p: attempt.Pass, cause: reasons.Cause, grant: render.Grant) -> None:
-    """Where the server signs with a key that it does not publish, or its tokens die soon, wait longer and longer.
+async def _is_good_still(t: tools.Tools, p: attempt.Pass) -> bool:
+    """Where the published keys did not fit before, a list of keys is no proof: it may be cached, or another replica's.
 
-    Its replicas disagree: each new token is one more that half of them refuse.
+    One probe costs nothing that stays; each token that is fetched stays in Squidex for good.
     """
-    record, now = p.record, t.now()
-    if cause not in (reasons.Cause.KEY_REPLACED, reasons.Cause.REFUSED):
-        return
-    again = record.key_noted_at is not None and abs(now - record.key_noted_at) < _SOON
-    record.key_noted_at = now
-    if again or t.servers.publishes(p.spec.base_url, grant.key_id) is False:
-        record.key_retries += 1
-        record.key_retry_at = now + backoff.wait(backoff.Kind.UNKNOWN, record.key_retries + 4, t.draw())
-    else:
-        record.key_retries, record.key_retry_at = 0, None
+    if p.spec.probe.mode == "Off" or await ask(t, p) is not observed.Verdict.ACCEPTED:
+        return False
+    disagreement.doubt(t, p.record)
+    return True

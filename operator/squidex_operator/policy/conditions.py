@@ -125,6 +125,7 @@ def _ready(now: dt.datetime, o: observed.Observed, stopped: backoff.Problem | No
     if now >= seen.expires_at:
         return _Finding("False", _Reason.TOKEN_EXPIRED, f"The token expired at {until}.{because}")
     if checks.is_refused(o):
+        because = because or (f" {_disagreement(o)}" if _keys_disagree(now, o) else "")
         return _Finding("False", _Reason.TOKEN_REFUSED, f"The server refuses the token.{because}")
     if _for_something_else(o, seen):
         return _Finding("False", reason, f"The Secret still holds a token for other settings.{because}")
@@ -173,6 +174,8 @@ def _token_accepted(
         return _Finding("Unknown", _Reason.TOKEN_MISSING, "There is no token to ask about.")
     if seen.expires_at is not None and now >= seen.expires_at:
         return _Finding("False", _Reason.TOKEN_EXPIRED, f"The token expired at {render.format_time(seen.expires_at)}.")
+    if _keys_disagree(now, o) and not checks.is_refused(o):
+        return _Finding("Unknown", _Reason.KEYS_DISAGREE, _disagreement(o))
     if spec is not None and spec.probe.mode == "Off":
         return _Finding("Unknown", _Reason.PROBE_OFF, "spec.probe.mode is Off.")
     if o.probed is None or o.probed.data_hash != seen.data_hash:
@@ -188,6 +191,18 @@ def _token_accepted(
         observed.Verdict.INCONCLUSIVE: ("Unknown", _Reason.PROBE_INCONCLUSIVE),
     }[o.probed.verdict]
     return _Finding(status, reason, o.probed.message)
+
+
+def _keys_disagree(now: dt.datetime, o: observed.Observed) -> bool:
+    return o.keys_disagree_until is not None and now < o.keys_disagree_until
+
+
+def _disagreement(o: observed.Observed) -> str:
+    host = o.client.spec.host if o.client.spec is not None else "the server"
+    return (
+        f"The signing keys of {host} do not fit together: it refused, or publishes no key for, tokens that it had just issued. "
+        "Do its replicas have different keys, or is its list of keys cached? Until they agree, any token may be refused at times."
+    )
 
 
 def _credentials_available(o: observed.Observed, previous: Mapping[str, Any]) -> _Finding:

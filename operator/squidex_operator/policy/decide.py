@@ -263,6 +263,7 @@ def _next_time(
         seen.expires_at if seen else None,
         o.credentials_due,
         o.probe_due,
+        o.keys_disagree_until,
         o.failure.next_attempt if o.failure else None,
         o.fetch_allowed if need else None,
         o.replacement_allowed if need is reasons.Cause.REFUSED else None,

@@ -11,7 +11,7 @@ from squidex_operator.policy import backoff
 from squidex_operator.policy import credentials as credentials_policy
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Client:
     """A SquidexClient as it was last seen."""
 
@@ -34,7 +34,7 @@ class Client:
         return (self.spec.target.name if self.spec else None) or self.name
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class TargetSeen:
     """A Secret in a target's place, without what is secret in it."""
 
@@ -69,7 +69,7 @@ class Verdict(enum.Enum):
     INCONCLUSIVE = "inconclusive"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Probed:
     """The last probe, of the token with this `data_hash`."""
 
@@ -78,7 +78,7 @@ class Probed:
     data_hash: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Pending:
     """A token that was fetched and is not written yet: it must not be lost, nor fetched again."""
 
@@ -96,7 +96,7 @@ class Unknown(enum.Enum):
 UNKNOWN = Unknown.UNKNOWN
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Observed:
     """Everything that `decide` goes by."""
 
@@ -125,6 +125,8 @@ class Observed:
     """When the credentials Secret is to be looked at again, where it is not watched."""
     probe_due: dt.datetime | None = None
     """When the server is to be asked about the token; None where probes are off."""
+    keys_disagree_until: dt.datetime | None = None
+    """Until then, what was seen of the server's signing keys does not fit together: its replicas disagree."""
     replacement_allowed: dt.datetime | None = None
     """Not before this time where the token is refused: those before it were, too, soon after they were fetched."""
     fetch_allowed: dt.datetime | None = None

@@ -189,6 +189,7 @@ class Squidex(Hooks):
         self.key = "key-1"
         self.published: list[str] | None = None
         self.refused: set[str] = set()
+        self.probe_status = 200
         self.lifetime = MONTH
         self.granted: list[str] = []
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -218,7 +219,7 @@ class Squidex(Hooks):
         if token in self.refused:
             return self.answer(401, {}, **{"www-authenticate": 'Bearer error="invalid_token"'})
         await self.leave("probe")
-        return self.answer(200, {})
+        return self.answer(self.probe_status, {})
 
     def token(self, client_id: str) -> str:
         now = int(self.clock.now().timestamp())

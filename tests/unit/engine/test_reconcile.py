@@ -615,6 +615,43 @@ def test_replicas_that_disagree_do_not_make_a_flood(world: World) -> None:
     assert len(world.squidex.granted) <= 8
 
 
+def test_a_list_of_keys_that_is_cached_costs_one_token_and_is_told(world: World) -> None:
+    world.put_client()
+    world.run()
+    world.squidex.published = ["key-1"]  # for a day, whatever it signs with
+    world.squidex.key = "key-2"
+    world.squidex.refused.add(world.token())
+    for _ in range(24 * 12):
+        world.clock.advance(minutes=5)
+        world.run()
+    assert len(world.squidex.granted) == 2
+    assert world.condition("TokenAccepted") == ("Unknown", "KeysDisagree")
+    assert world.condition("Ready") == ("True", "TokenValid")
+    world.squidex.published = None
+    for _ in range(3 * 12):
+        world.clock.advance(minutes=5)
+        world.run()
+    assert world.condition("TokenAccepted") == ("True", "Accepted")
+    # A key that is really replaced is answered as ever.
+    world.squidex.key = "key-3"
+    world.clock.advance(minutes=6)
+    world.run()
+    world.run()
+    assert len(world.squidex.granted) == 3
+    assert world.status("shop")["keyID"] == "key-3"
+
+
+def test_where_the_keys_do_not_fit_and_nothing_can_be_asked_a_token_is_fetched_now_and_then(world: World) -> None:
+    world.put_client()
+    world.run()
+    world.squidex.published = ["another"]
+    world.squidex.probe_status = 503
+    for _ in range(4 * 12):
+        world.clock.advance(minutes=5)
+        world.run()
+    assert 4 <= len(world.squidex.granted) <= 12
+
+
 def test_probes_wait_their_turn_at_a_server_in_trouble(ready: World) -> None:
     key = inventory.Key(NS, "shop")
     ready.clock.advance(hours=2)

@@ -26,6 +26,13 @@ client, condition, failure, probed, seen, spec, target = (
     situation.spec,
     situation.target,
 )
+LATER = NOW + dt.timedelta(hours=1)
+DISAGREEMENT = (
+    "The signing keys of https://cms.example.com do not fit together: it refused, or publishes no key for, tokens that it had "
+    "just issued. Do its replicas have different keys, or is its list of keys cached? Until they agree, any token may be "
+    "refused at times."
+)
+DISAGREE = ("Unknown", "KeysDisagree", DISAGREEMENT)
 UNTIL = "2026-05-30T12:00:00Z"
 TRY = " Next try at 2026-05-01T12:10:00Z."
 FAILED = f"It did not work.{TRY}"
@@ -91,6 +98,11 @@ def found(kind: str, o: observed.Observed, now: dt.datetime = NOW, **more: Any) 
             {"probed": probed(Verdict.REFUSED), "failure": failure()},
             ("False", "TokenRefused", f"The server refuses the token. {FAILED}"),
             id="refused, and no other to be had",
+        ),
+        pytest.param(
+            {"probed": probed(Verdict.REFUSED), "keys_disagree_until": LATER},
+            ("False", "TokenRefused", f"The server refuses the token. {DISAGREEMENT}"),
+            id="refused, and another would be as well",
         ),
         pytest.param(
             {"client": ELSEWHERE, "target": target()},
@@ -165,6 +177,27 @@ NOT_ASKED = ("Unknown", "NotProbed", "The server was not asked about this token 
         ),
         pytest.param(
             {"client": client(spec=OFF)}, ("Unknown", "ProbeOff", "spec.probe.mode is Off."), id="probes are off"
+        ),
+        pytest.param({"keys_disagree_until": LATER}, DISAGREE, id="keys that do not fit together, and nobody asked"),
+        pytest.param(
+            {"keys_disagree_until": LATER, "probed": probed(Verdict.ACCEPTED)},
+            DISAGREE,
+            id="accepted, but the keys differ",
+        ),
+        pytest.param(
+            {"keys_disagree_until": LATER, "client": client(spec=spec(probe={"mode": "Off"}))},
+            DISAGREE,
+            id="keys that do not fit together, and probes are off",
+        ),
+        pytest.param(
+            {"keys_disagree_until": LATER, "probed": probed(Verdict.REFUSED)},
+            ("False", "TokenRefused", "The server said so."),
+            id="refused, and the keys differ",
+        ),
+        pytest.param(
+            {"keys_disagree_until": NOW, "probed": probed(Verdict.ACCEPTED)},
+            ("True", "Accepted", "The server said so."),
+            id="keys that have not differed for a while",
         ),
         pytest.param({}, NOT_ASKED, id="not asked yet"),
         pytest.param({"client": client(spec=None)}, NOT_ASKED, id="not asked yet, and a spec that cannot be read"),

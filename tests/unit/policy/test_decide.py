@@ -487,7 +487,9 @@ def test_what_is_due_first_is_waited_for() -> None:
     assert renewal.settled
     assert renewal.until is not None
     assert dt.timedelta(days=17) < renewal.until - NOW <= dt.timedelta(days=19)
-    for changes in ({"credentials_due": SOON}, {"probe_due": SOON}, {"failure": failure(next_attempt=SOON)}):
+    for changes in ({"credentials_due": SOON}, {"probe_due": SOON}, {"keys_disagree_until": SOON}):
+        assert decide.decide(NOW, seen(**changes)) == decide.Wait(SOON, settled=True)
+    for changes in ({"failure": failure(next_attempt=SOON)},):
         assert decide.decide(NOW, seen(**changes)) == decide.Wait(SOON, settled=True)
 
 
