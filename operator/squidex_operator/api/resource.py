@@ -5,6 +5,7 @@ older than the CRD that is installed, and give the same defaults.
 """
 
 import datetime as dt
+import functools
 import urllib.parse
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -126,8 +127,13 @@ class Spec(_Model):
     @property
     def host(self) -> str:
         """`scheme://host:port` of the URL: what rate limits, backoff and key checks are shared by."""
-        parts = urllib.parse.urlsplit(self.base_url)
-        return f"{parts.scheme}://{parts.netloc.lower()}"
+        return _host(self.url)
+
+
+@functools.lru_cache(maxsize=4096)
+def _host(url: str) -> str:
+    parts = urllib.parse.urlsplit(url.rstrip("/"))
+    return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def parse_spec(raw: Mapping[str, Any]) -> Spec:

@@ -8,6 +8,7 @@ must not bring the old state back.
 import collections
 import dataclasses
 import datetime as dt
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -347,7 +348,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return value  # most of them: the test for a Mapping is slow
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        # Each event brings keys of its own: thousands of SquidexClients are to share one of each.
+        return {sys.intern(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value

@@ -33,7 +33,7 @@ class Kind(enum.Enum):
     CLUSTER = "cluster"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Pace:
     first: dt.timedelta
     cap: dt.timedelta
@@ -48,7 +48,7 @@ _PACES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
     """Something that went wrong, in words fit for a status: never a secret, never a token."""
 
@@ -59,7 +59,7 @@ class Problem:
     """What the server asked for (RFC 9110, 10.2.3)."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Failure:
     """A problem with its history: how often in a row, when, and when to try again."""
 

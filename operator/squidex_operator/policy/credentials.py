@@ -8,7 +8,7 @@ from squidex_operator.api import reasons, resource
 from squidex_operator.policy import backoff
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class CredentialsSeen:
     """What may be remembered of a credentials Secret: no secret is in it."""
 
@@ -21,7 +21,7 @@ class CredentialsSeen:
     """Tells in this process alone whether two versions hold the same id and secret (a MAC with a key that dies with it)."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Credentials:
     """The id and the secret, for the one request that needs them."""
 

@@ -13,7 +13,7 @@ from squidex_operator.policy import credentials as credentials_policy
 from squidex_operator.policy import jwt, observed
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Grant:
     """A token as it was granted. Never printed whole: see `__repr__`."""
 

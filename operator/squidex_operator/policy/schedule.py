@@ -81,7 +81,7 @@ def lifetime_granted(
     return dt.timedelta(seconds=max(0.0, min(*granted, MAX_LIFETIME.total_seconds())))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Bucket:
     """A token bucket without a clock of its own: `take` says when the caller may go, and gives the bucket after that.
 

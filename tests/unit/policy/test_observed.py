@@ -28,7 +28,7 @@ def test_the_name_of_a_target(client: observed.Client, name: str) -> None:
 def test_an_observation_cannot_be_changed() -> None:
     for thing in (situation.seen(), situation.client(), situation.target(), situation.pending()):
         with pytest.raises(dataclasses.FrozenInstanceError):
-            thing.name = "other"  # type: ignore[misc, union-attr]
+            setattr(thing, dataclasses.fields(thing)[0].name, "other")
 
 
 def test_no_token_is_in_an_observation() -> None:
