@@ -266,7 +266,12 @@ def test_argo_cds_health_check_is_installed_by_the_command_of_the_guide(world: W
         subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
             cwd=SAMPLES.parents[1],
-            env={"KUBECONFIG": str(plane.admin_kubeconfig), "PATH": f"{plane.kubectl.parent}:/usr/bin:/bin"},
+            env={
+                "KUBECONFIG": str(plane.admin_kubeconfig),
+                "PATH": f"{plane.kubectl.parent}:/usr/bin:/bin",
+                "KUBECACHEDIR": str(plane.dir / "kubectl-cache"),
+                "HOME": str(plane.dir),
+            },
             check=True,
             capture_output=True,
         )

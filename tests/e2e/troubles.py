@@ -213,6 +213,7 @@ def rendered() -> dict[str, Block]:
     for problem in (unreadable, decide.terminating()):
         statuses[problem.reason] = conditions.build(situation.NOW, situation.seen(target=None), stopped=problem)
     well = {"": {}, "early": {"client": situation.client(status={}), "target": None, "credentials": observed.UNKNOWN}}
+    well["disagreement"] = {"keys_disagree_until": situation.NOW + situation.MONTH}
     well["accepted"] = {"probed": observed.Probed(*answers.probe_answer(_ACCEPTED), situation.target().data_hash)}
     for name, changes in well.items():
         statuses[name] = conditions.build(situation.NOW, situation.seen(**changes))
@@ -227,7 +228,7 @@ _ACCEPTED = answers.Answer("https://127.0.0.1:40371", 200, {"content-type": "app
 
 def _line(condition: Object) -> str:
     text = f"{condition['type']}={condition['status']} {condition['reason']}: {condition['message']}"
-    return normalised(text.replace("'shop'", "'shop-token'"))
+    return normalised(text.replace("'shop'", "'shop-token'").replace(situation.spec().url, _ACCEPTED.host))
 
 
 def seen(world: World, trouble: Trouble, *, others: tuple[str, ...] = ()) -> Block:
