@@ -182,6 +182,24 @@ def test_a_clock_that_is_set_back_by_days_holds_up_nothing() -> None:
     virtual.run(run())
 
 
+@pytest.mark.parametrize("ahead", [2 * HOUR, 9 * DAY, 200 * DAY], ids=["two hours", "nine days", "200 days"])
+def test_a_token_of_a_clock_that_was_ahead_does_not_die_unnoticed(ahead: float) -> None:
+    async def run() -> None:
+        async with lab.running(CALM) as world:
+            world.process.set_clock(ahead)
+            await asyncio.sleep(MINUTE)
+            world.create("app", world.first, probe={"mode": "Off"})
+            await world.until_works("app", world.first, 5)
+            await asyncio.sleep(HOUR)
+            world.process.set_clock(0.0)
+            for _ in range(60):
+                await asyncio.sleep(DAY)
+                assert world.works("app", world.first), f"dead after {virtual.now() / DAY:.0f} days"
+            assert _asked(world.first, 0, 61 * DAY) <= 5
+
+    virtual.run(run())
+
+
 @pytest.mark.parametrize(
     "fault",
     [

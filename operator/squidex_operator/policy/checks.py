@@ -125,8 +125,11 @@ def _key_replaced(_now: dt.datetime, o: observed.Observed, _spec: resource.Spec)
 
 
 def _due(now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> reasons.Cause | None:
-    due = renewal_due(o, spec)
-    return reasons.Cause.EXPIRING if due is not None and now >= due else None
+    seen = target(o)
+    if seen is None or seen.issued_at is None or seen.expires_at is None:
+        return None
+    is_due = schedule.is_due(now, seen.issued_at, seen.expires_at, spec.refresh, o.client.uid)
+    return reasons.Cause.EXPIRING if is_due else None
 
 
 _CHECKS: tuple[Check, ...] = (

@@ -58,6 +58,18 @@ def renewal_due(issued_at: dt.datetime, expires_at: dt.datetime, refresh: resour
     return expires_at - before - jitter * fraction(uid, "renewal")
 
 
+def is_due(
+    now: dt.datetime, issued_at: dt.datetime, expires_at: dt.datetime, refresh: resource.Refresh, uid: str
+) -> bool:
+    """Whether a token is to be renewed now.
+
+    One that was issued in the future was issued when the clock was ahead, and dies so much earlier than it says. Where that is
+    more than what its renewal leaves to consumers, it would die first.
+    """
+    due = renewal_due(issued_at, expires_at, refresh, uid)
+    return now >= due or issued_at - now > expires_at - due
+
+
 def lifetime_granted(
     *, expires_in: float | None, expires: float | None, server_now: float | None, now: float
 ) -> dt.timedelta:

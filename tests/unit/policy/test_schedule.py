@@ -93,6 +93,28 @@ def test_consumers_have_a_runway(lifetime: dt.timedelta, runway: dt.timedelta) -
 
 
 @pytest.mark.parametrize(
+    ("now", "is_due"),
+    [
+        pytest.param(dt.timedelta(), False, id="just issued"),
+        pytest.param(dt.timedelta(days=18), False, id="not old enough"),
+        pytest.param(dt.timedelta(days=20), True, id="two thirds of its life are over"),
+        pytest.param(
+            dt.timedelta(hours=-2), False, id="the clock was two hours ahead: it is renewed in time all the same"
+        ),
+        pytest.param(dt.timedelta(days=-9), False, id="the clock was nine days ahead: just in time"),
+        pytest.param(
+            dt.timedelta(days=-12), True, id="the clock was twelve days ahead: it would be dead when it is due"
+        ),
+        pytest.param(dt.timedelta(days=-400), True, id="the clock was a year ahead"),
+    ],
+)
+def test_a_token_is_due(now: dt.timedelta, is_due: bool) -> None:
+    issued = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)
+    found = schedule.is_due(issued + now, issued, issued + dt.timedelta(days=30), resource.Refresh(), "uid")
+    assert found is is_due
+
+
+@pytest.mark.parametrize(
     ("expires_in", "expires", "server_now", "seconds"),
     [
         pytest.param(3600, None, None, 3600, id="an opaque token lives as long as the answer says"),
