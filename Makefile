@@ -73,7 +73,7 @@ sandbox: $(READY)
 	@$(BIN)/python -m sandbox up --detach --operator
 
 node: $(READY)
-	@$(BIN)/python -m sandbox node --detach
+	@$(BIN)/python -m sandbox node $(or $(ARGS),--detach)
 
 sandbox-env: $(READY)
 	@$(BIN)/python -m sandbox env

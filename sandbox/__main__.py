@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 import sandbox as sandbox_package
 from sandbox import background, binaries
-from sandbox.errors import AlreadyRunning, NotRunning, SandboxError
+from sandbox.errors import (
+    AlreadyRunning,
+    BinariesNotFound,
+    ImageUnavailable,
+    NodeUnavailable,
+    NotRunning,
+    SandboxError,
+)
 from sandbox.guide import describe, guide, variables
 
 if TYPE_CHECKING:
@@ -20,10 +27,13 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from sandbox.environment import Sandbox
+    from sandbox.images import Built
 
 BY_CTRL_C = "Ctrl-C"
 BY_DOWN = "make sandbox-down   (or: python -m sandbox down)"
 INTERRUPTED = 130
+UNAVAILABLE = 3
+"""This machine lacks something: not an error of ours (.ci/run goes on)."""
 EPILOG = """\
 The programs (etcd, kube-apiserver, kube-controller-manager, kubectl) come from $KUBEBUILDER_ASSETS, the
 cache, the official releases or a build with Go, whichever works first.
@@ -41,7 +51,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     up.add_argument("--owner", action="store_true", help=argparse.SUPPRESS)
     node = commands.add_parser("node", help="the same with a real node and the operator's Deployment (root and Linux)")
     node.add_argument("--detach", action="store_true", help="leave it running in the background")
-    node.add_argument("--programs", action="store_true", help="only get the node's programs and say where they are")
+    node.add_argument("--prepare", action="store_true", help="only get what it takes: packages, programs, the image")
     image = commands.add_parser("image", help="load an image into the node in the background")
     image.add_argument("archive", type=Path, help="a file as `docker save` writes it")
     commands.add_parser("down", help="end the sandbox in the background")
@@ -60,7 +70,7 @@ def up(*, operator: bool, node: bool, background_owner: bool) -> None:
     from sandbox.environment import Sandbox
 
     started = time.monotonic()
-    images = prepare_node() if node else []
+    images = [prepare().archive] if node else []
     print(STARTING_NODE if node else STARTING, file=sys.stderr)
     sandbox = Sandbox(node=node, images=images)
     with sandbox:
@@ -77,21 +87,6 @@ def up(*, operator: bool, node: bool, background_owner: bool) -> None:
             background.write(state)
         print(guide(state, end=BY_DOWN if background_owner else BY_CTRL_C), flush=True)
         watch(sandbox)
-
-
-def prepare_node() -> list[Path]:
-    """Get what a node takes, here, where progress can be seen; returns the images that it is to have."""
-    from sandbox import images
-    from sandbox.node import binaries as node_binaries
-    from sandbox.node import conditions
-
-    conditions.prepare()
-    binaries.find(keep_work=True)
-    node_binaries.find()
-    built = images.build()
-    if built.stands_in:
-        print(f"the image has a stand-in for {built.base} below it, of Debian packages", file=sys.stderr)
-    return [built.archive]
 
 
 def watch(sandbox: Sandbox) -> None:
@@ -127,7 +122,7 @@ def detach(*, operator: bool, node: bool = False) -> None:
     if state is not None:
         print("A sandbox runs already.\n")
     elif node:
-        prepare_node()
+        prepare()
         print(STARTING_NODE, file=sys.stderr)
         state = background.start(["--node"])
     else:
@@ -137,12 +132,17 @@ def detach(*, operator: bool, node: bool = False) -> None:
     print(guide(state, end=BY_DOWN))
 
 
-def run_node(options: argparse.Namespace) -> None:
-    """A sandbox with a node: its programs only, in the background, or here."""
-    if options.programs:
-        from sandbox.node import binaries as node_binaries
+def prepare() -> Built:
+    """What a node takes; its imports are those of no other command."""
+    from sandbox.node import preparation
 
-        print(node_binaries.find().folder)
+    return preparation.prepare()
+
+
+def run_node(options: argparse.Namespace) -> None:
+    """A sandbox with a node: what it takes only, in the background, or here."""
+    if options.prepare:
+        print(prepare().archive)
     elif options.detach:
         detach(operator=False, node=True)
     else:
@@ -212,6 +212,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_variables()
         else:
             print(binaries.find().folder)
+    except (NodeUnavailable, ImageUnavailable, BinariesNotFound) as error:
+        print(error, file=sys.stderr)
+        return UNAVAILABLE
     except SandboxError as error:
         print(error, file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 store.py    images of ours in the cache folder, by buildah; the base image, or what stands in for it
 shipped.py  the image, built once for each state of its sources
+sizes.py    how large it is
 """
 
 from sandbox.images.shipped import Built, build

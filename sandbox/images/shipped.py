@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from sandbox import places
 from sandbox.binaries.lock import exclusive
 from sandbox.binaries.progress import say, seconds
 from sandbox.errors import ImageUnavailable, PackageMissing
+from sandbox.images import sizes
 from sandbox.images.store import Store
 from sandbox.packages import install
 
@@ -55,23 +55,24 @@ def build(repository: Path = places.REPOSITORY) -> Built:
         digest = _digest(repository, store.identity(base))
         tag, archive = f"localhost/{NAME}:{digest}", store.folder / "archives" / f"{NAME}-{digest}.tar"
         name = f"docker.io/library/{_deployed(repository)}"
+        built = Built(archive, name, tag, base, store.stands_in(base))
         if not archive.exists() or not store.has(tag):
-            _build(store, repository, tag, name, archive)
+            _build(store, repository, built)
         archive.touch()
         _forget_old(store, archive.parent)
-        return Built(archive, name, tag, base, store.stands_in(base))
+        return built
 
 
-def _build(store: Store, repository: Path, tag: str, name: str, archive: Path) -> None:
+def _build(store: Store, repository: Path, built: Built) -> None:
     say("building the operator's image from the Dockerfile: usually a minute")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="squidex-image-") as settings:
-        store.build(repository, tag, Path(settings))
-    archive.parent.mkdir(exist_ok=True)
-    unfinished = archive.with_suffix(".unfinished")
-    store.export(tag, name, unfinished)
-    unfinished.replace(archive)
-    say(f"built in {seconds(time.monotonic() - started)}")
+        store.build(repository, built.tag, Path(settings))
+    built.archive.parent.mkdir(exist_ok=True)
+    unfinished = built.archive.with_suffix(".unfinished")
+    store.export(built.tag, built.name, unfinished)
+    unfinished.replace(built.archive)
+    say(f"built in {seconds(time.monotonic() - started)}: {sizes.measure(built)}")
 
 
 def base_image(repository: Path = places.REPOSITORY) -> str:
@@ -114,14 +115,3 @@ def _forget_old(store: Store, folder: Path) -> None:
         digest = archive.stem.removeprefix(f"{NAME}-")
         store.buildah("rmi", "--force", f"localhost/{NAME}:{digest}", check=False)
         archive.unlink(missing_ok=True)
-
-
-def start_time(built: Built) -> float:
-    """Seconds until the program in the image has said its version: what it costs to load it."""
-    store = Store()
-    with store.mounted(built.tag) as root:
-        command = ["chroot", str(root), *store.inspect(built.tag)["config"]["Entrypoint"], "--version"]
-        environment = dict(entry.split("=", 1) for entry in store.inspect(built.tag)["config"]["Env"])
-        began = time.monotonic()
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-        return time.monotonic() - began

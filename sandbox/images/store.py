@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox import packages, places
 from sandbox.binaries.progress import say
-from sandbox.errors import ImageUnavailable, PackageMissing
+from sandbox.errors import ImageUnavailable, PackageMissing, SandboxError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,13 +109,15 @@ class Store:
             self.buildah("commit", "--quiet", container, f"localhost/{image}")
 
     def build(self, context: Path, tag: str, network_settings: Path) -> None:
-        """Build the Dockerfile of a folder; raises ImageUnavailable.
+        """Build the Dockerfile of a folder; raises SandboxError, since a Dockerfile that does not build is our own error.
 
         `network_settings` is a folder for the settings of pip.
         """
         mounts = _network_settings(network_settings)
         try:
             self.buildah("bud", "--isolation", "chroot", "--pull=never", *mounts, "--tag", tag, context)
+        except ImageUnavailable as error:
+            raise SandboxError(str(error)) from error
         finally:
             self.buildah("rmi", "--prune", check=False)
 

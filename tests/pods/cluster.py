@@ -16,6 +16,7 @@ from sandbox.binaries.model import missing
 from sandbox.binaries.settings import Settings
 from sandbox.environment import Sandbox
 from sandbox.errors import SandboxError
+from sandbox.node import preparation
 from sandbox.operator_process import NAMESPACE
 from sandbox.places import REPOSITORY
 from sandbox.standin import Squidex
@@ -180,11 +181,8 @@ def is_ready(pod: Object) -> bool:
 
 
 def sandbox_with_a_node() -> tuple[Sandbox, images.Built]:
-    """The sandbox's own cluster, and the operator's image for it; raises NodeUnavailable, ImageUnavailable."""
-    from sandbox.node import conditions
-
-    conditions.prepare()
-    built = images.build()
+    """The sandbox's own cluster, and the operator's image for it; raises what preparation.prepare() does."""
+    built = preparation.prepare()
     return Sandbox(node=True, images=[built.archive]), built
 
 

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox.errors import ImageUnavailable, NodeUnavailable
+from sandbox.errors import BinariesNotFound, ImageUnavailable, NodeUnavailable
 from sandbox.operator_process import NAMESPACE
 from sandbox.processes import Household
 from tests.e2e.world import World
@@ -92,8 +92,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     try:
         sandbox, built = clusters.sandbox_with_a_node()
         sandbox.start()
-    except (NodeUnavailable, ImageUnavailable) as error:
-        pytest.skip(str(error))
+    except (NodeUnavailable, ImageUnavailable, BinariesNotFound) as error:
+        pytest.skip(" ".join(str(error).split()))
     try:
         yield Cluster(sandbox.control_plane, sandbox.squidex, image=built, node=sandbox.node)
     finally:
