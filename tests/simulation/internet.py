@@ -57,7 +57,7 @@ class _Response:
         self.status_code = reply.status
         self.headers = reply.headers
 
-    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
         yield self._reply.body
         if self._reply.broken is not None:
             raise self._reply.broken

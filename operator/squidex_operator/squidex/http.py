@@ -9,6 +9,7 @@ import functools
 import re
 import ssl
 import urllib.parse
+import zlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -38,6 +39,15 @@ _HEADERS = {
 }
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
+
+
+_CERTIFICATE_ADVICE = {
+    9: "Is the clock of the server, or of the operator's machine, right?",
+    10: "Renew it on the server.",
+    62: "Name the server in spec.url by a name that the certificate is for.",
+    64: "Name the server in spec.url by an address that the certificate is for.",
+}
+"""By X509_V_ERR_... (https://docs.openssl.org/3.5/man3/X509_STORE_CTX_get_error/)."""
 
 
 @dataclasses.dataclass
@@ -173,16 +183,29 @@ def _check(url: str, allowed_hosts: frozenset[str]) -> tuple[httpx.URL, str]:
 
 
 async def _read(response: httpx.Response, host: str) -> answers.Answer:
+    names = {name.lower(): value for name, value in response.headers.items()}
     body = bytearray()
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > MAX_BODY:
-            raise errors.UnclearError(
-                reasons.Reason.NOT_SQUIDEX,
-                f"{host} sent more than {MAX_BODY // 1024} KiB: that is no answer of Squidex.",
-            )
-    names = {name.lower(): value for name, value in response.headers.items()}
-    return answers.Answer(host, response.status_code, names, bytes(body))
+            break
+    whole = _decoded(bytes(body), names.get("content-encoding", ""))
+    if len(whole) > MAX_BODY:
+        raise errors.UnclearError(
+            reasons.Reason.NOT_SQUIDEX,
+            f"{host} sent more than {MAX_BODY // 1024} KiB: that is no answer of Squidex.",
+        )
+    return answers.Answer(host, response.status_code, names, whole)
+
+
+def _decoded(body: bytes, coding: str) -> bytes:
+    """A body whose coding some proxy chose, though none was asked for. Never much more than the limit comes out of it."""
+    if coding.lower() not in ("gzip", "x-gzip", "deflate") or not body:
+        return body
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, MAX_BODY + 1)
+    except zlib.error:
+        raise ValueError("the body is not of the coding that it says") from None
 
 
 def _context(host: str, ca: str) -> ssl.SSLContext:
@@ -230,10 +253,11 @@ def _translate(host: str, error: Exception, timeout: float) -> errors.SquidexErr
     for link in chain:
         if isinstance(link, ssl.SSLCertVerificationError):
             # aiohttp's own error is one too, but only OpenSSL's says why.
-            why = getattr(link, "verify_message", None) or getattr(link.__cause__, "verify_message", "no reason given")
+            said = link if getattr(link, "verify_message", None) else link.__cause__
+            why, code = getattr(said, "verify_message", "no reason given"), getattr(said, "verify_code", None)
+            advice = _CERTIFICATE_ADVICE.get(code or 0, "Put the CA that signed it in spec.tls.caRef.")
             return errors.UnclearError(
-                reasons.Reason.TLS_ERROR,
-                f"The certificate of {host} is not trusted ({why}). Put the CA that signed it in spec.tls.caRef.",
+                reasons.Reason.TLS_ERROR, f"The certificate of {host} is not trusted ({why}). {advice}"
             )
         if isinstance(link, ssl.SSLError | aiohttp.ClientSSLError):
             return errors.UnclearError(reasons.Reason.TLS_ERROR, f"No TLS connection to {host} could be made.")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import gc
+import gzip
 import logging
 import socket
 import ssl
 import struct
+import tracemalloc
 import warnings
+import zlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
@@ -122,6 +126,18 @@ async def _drip_headers(_reader: asyncio.StreamReader, writer: asyncio.StreamWri
         await asyncio.sleep(0.01)
 
 
+async def _hints(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def _promise(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nxx")
+    await asyncio.Event().wait()
+
+
 async def _reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     raw = writer.get_extra_info("socket")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -147,8 +163,14 @@ async def _endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 @pytest.mark.parametrize(
     "server",
-    [_hang, _drip, _drip_headers],
-    ids=["a server that says nothing", "a body that drips", "headers that drip"],
+    [_hang, _drip, _drip_headers, _hints, _promise],
+    ids=[
+        "a server that says nothing",
+        "a body that drips",
+        "headers that drip",
+        "hints without end",
+        "a chunk that never comes",
+    ],
 )
 def test_the_time_out_is_for_the_whole_exchange(server: wire.Handler) -> None:
     error = against(server, timeout=0.3)
@@ -160,6 +182,46 @@ def test_a_body_without_end_is_cut_off() -> None:
     error = against(_endless)
     assert error.problem.reason is Reason.NOT_SQUIDEX
     assert "more than 256 KiB" in error.problem.message
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "GZIP"])
+def test_a_body_that_a_proxy_packed_is_unpacked(coding: str) -> None:
+    async def work(sender: http.Http) -> answers.Answer:
+        packed = (gzip if coding.lower() == "gzip" else zlib).compress(b'{"keys": []}')
+        async with wire.serving(wire.response("200 OK", packed, f"Content-Encoding: {coding}")) as server:
+            return await sender.send("GET", server.url)
+
+    assert run(work).body == b'{"keys": []}'
+
+
+def test_a_packed_body_that_would_fill_the_memory_is_cut_off() -> None:
+    bomb = gzip.compress(bytes(100 * 1024 * 1024))
+    tracemalloc.start()
+    try:
+        error = against(wire.response("200 OK", bomb, "Content-Encoding: gzip"))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert error.problem.reason is Reason.NOT_SQUIDEX
+    assert most < 8 * 1024 * 1024
+
+
+SPARE = {
+    "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + wire.response("200 OK", b"{}"),
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    "trailers": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: y\r\n\r\n",
+    "a header in another charset": b"HTTP/1.1 200 OK\r\nX: \xff\xfe\r\nContent-Length: 2\r\n\r\n{}",
+    "a coding that nobody knows": wire.response("200 OK", b"{}", "Content-Encoding: none"),
+}
+
+
+@pytest.mark.parametrize("answer", SPARE.values(), ids=SPARE)
+def test_what_is_odd_and_can_be_read_is_read(answer: bytes) -> None:
+    async def work(sender: http.Http) -> answers.Answer:
+        async with wire.serving(answer) as server:
+            return await sender.send("GET", server.url)
+
+    assert run(work).body == b"{}"
 
 
 def test_a_body_of_just_the_limit_is_read() -> None:
@@ -181,6 +243,9 @@ BROKEN: dict[str, bytes | wire.Handler] = {
     "a length that is negative": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
     "chunks that are none": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     "gzip that is none": wire.response("200 OK", b"no gzip at all", "Content-Encoding: gzip"),
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
+    "more headers than anybody reads": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50_000 + b"\r\n",
+    "a second answer that nobody asked for": wire.response("200 OK", b"{}") + b"garbage",
     "a header with a NUL": b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n",
 }
 
@@ -357,6 +422,39 @@ def test_a_certificate_for_another_name_is_not_trusted(authority: certificates.A
         over_tls(server_context(authority, tmp_path, "squidex.test"), authority.cert.decode())
     assert caught.value.problem.reason is Reason.TLS_ERROR
     assert "127.0.0.1" in caught.value.problem.message
+    assert "Name the server in spec.url by" in caught.value.problem.message
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "words"),
+    [
+        pytest.param(-20, -10, "has expired). Renew it on the server.", id="one that has expired"),
+        pytest.param(10, 20, "is not yet valid). Is the clock", id="one of the future"),
+    ],
+)
+def test_a_certificate_at_another_time_is_not_trusted(
+    begin: float,
+    end: float,
+    words: str,
+    authority: certificates.Authority,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(certificates, "BACKDATED", dt.timedelta(minutes=-begin))
+    monkeypatch.setattr(certificates, "LIFETIME", dt.timedelta(minutes=end))
+    with pytest.raises(errors.UnclearError) as caught:
+        over_tls(server_context(authority, tmp_path, "127.0.0.1"), authority.cert.decode())
+    assert caught.value.problem.reason is Reason.TLS_ERROR
+    assert words in caught.value.problem.message
+
+
+def test_a_handshake_that_never_ends_is_a_time_out(authority: certificates.Authority) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # the kernel accepts, and nobody says anything
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        error = failure(lambda sender: sender.send("GET", url, ca=authority.cert.decode()), timeout=0.3)
+    assert error.problem.reason is Reason.TIMEOUT
 
 
 def test_a_server_that_speaks_no_tls_says_so(authority: certificates.Authority) -> None:
