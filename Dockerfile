@@ -53,8 +53,8 @@ ENV PATH=/opt/squidex-operator/bin:$PATH \
 # A number, so that the kubelet can tell that it is not root (runAsNonRoot); nothing in the image belongs to it.
 USER 65532:65532
 
-# All that it is made of loads, as this user: what was left out above was not needed. tests/e2e/test_image.py lets the image
-# get and renew a token as well.
+# All that it is made of loads, as this user: what was left out above was not needed. tests/pods/test_image.py lets it
+# get each kind of token as well.
 RUN squidex-operator --version \
     && python -c 'import importlib, pkgutil, squidex_operator as all; \
 [importlib.import_module(module.name) for module in pkgutil.walk_packages(all.__path__, "squidex_operator.")]'
