@@ -69,7 +69,7 @@ def build_settings(*, inactivity: dt.timedelta) -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 10
     # Without an end: a watch that gives up would end the process in any outage of the API server.
     settings.networking.error_backoffs = _Backoffs()
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 1000
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = inactivity.total_seconds()
     settings.queueing.idle_timeout = 0.5

@@ -68,7 +68,7 @@ def test_nothing_is_posted_nothing_is_scanned_and_there_are_no_peers() -> None:
     assert found.peering.standalone
     assert found.scanning.disabled
     assert found.networking.request_timeout == 30
-    assert found.watching.chunk_size == 500
+    assert found.watching.chunk_size == 1000
     assert found.watching.inactivity_timeout == 70
 
 

@@ -102,7 +102,7 @@ class Inventory:
             return set()  # before it is read: a list of thousands that changed nothing is to cost nothing
         if self._is_gone(metadata["uid"], version):
             return set()
-        client = read_client(body)
+        client = read_client(body, record.client if record is not None else None)
         if record is None or record.client.uid != client.uid:
             self.forget_client(key)
             self.records[key] = self._new_record(client)
@@ -287,15 +287,18 @@ _GONE_KEPT = 4096
 _AT_ONCE = dt.datetime.min.replace(tzinfo=dt.UTC)
 
 
-def read_client(body: Mapping[str, Any]) -> observed.Client:
-    """A SquidexClient from the API server's answer."""
+def read_client(body: Mapping[str, Any], known: observed.Client | None = None) -> observed.Client:
+    """A SquidexClient from the API server's answer. `known` is it as it was: a spec that did not change is not read again."""
     metadata = body["metadata"]
     spec: resource.Spec | None = None
     error = ""
-    try:
-        spec = resource.parse_spec(body.get("spec") or {})
-    except ValueError as failure:
-        error = str(failure)
+    if known is not None and (known.uid, known.generation) == (metadata["uid"], metadata.get("generation", 0)):
+        spec, error = known.spec, known.spec_error
+    else:
+        try:
+            spec = resource.parse_spec(body.get("spec") or {})
+        except ValueError as failure:
+            error = str(failure)
     return observed.Client(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -343,12 +346,18 @@ def _is_newer(version: str, known: str) -> bool:
     return version != known and not is_older(version, known)
 
 
+_WORDS = {
+    str(word): str(word)
+    for word in (*reasons.Reason, *reasons.Cause, *reasons.ConditionType, "True", "False", "Unknown")
+}
+
+
 def _plain(value: Any) -> Any:
     """A plain copy: Kopf hands out views that keep the whole object alive."""
+    # Each event brings words of its own: thousands of SquidexClients are to share one of each.
     if isinstance(value, str):
-        return value  # most of them: the test for a Mapping is slow
+        return _WORDS.get(value, value)  # most of them: the test for a Mapping is slow
     if isinstance(value, Mapping):
-        # Each event brings keys of its own: thousands of SquidexClients are to share one of each.
         return {sys.intern(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

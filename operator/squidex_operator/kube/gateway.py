@@ -23,7 +23,7 @@ from squidex_operator.kube import errors
 TIMEOUT = 30.0
 """Seconds for a request."""
 
-PAGE = 500
+PAGE = 1000
 """Objects per page of a list."""
 
 _USER_AGENT = f"squidex-operator/{squidex_operator.__version__}"

@@ -89,6 +89,19 @@ def test_whom_another_version_concerns(seen: inventory.Inventory, second: dict[s
     assert seen.see_client(second) == ({KEY} if concerned else set())
 
 
+def test_a_spec_is_read_once(seen: inventory.Inventory) -> None:
+    seen.see_client(client())
+    before = seen.records[KEY].client
+    seen.see_client(client("11", status={"failures": 1}))
+    after = seen.records[KEY].client
+    assert after.status == {"failures": 1}
+    assert after.spec is before.spec
+    seen.see_client(client("12", generation=2, url="https://other.test"))
+    spec = seen.records[KEY].client.spec
+    assert spec is not None
+    assert spec.url == "https://other.test"
+
+
 def test_an_older_version_never_replaces_a_newer_one(seen: inventory.Inventory) -> None:
     seen.see_client(client("100", generation=2))
     seen.see_client(client("99", generation=1))  # as text, 99 is more than 100
