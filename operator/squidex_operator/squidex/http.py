@@ -11,7 +11,6 @@ import ssl
 import urllib.parse
 import zlib
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import aiohttp
 import httpx
@@ -21,7 +20,7 @@ import squidex_operator
 from squidex_operator import proxies
 from squidex_operator.api import reasons
 from squidex_operator.policy import urls
-from squidex_operator.squidex import answers, errors
+from squidex_operator.squidex import answers, errors, resolver
 
 TIMEOUT = 15.0
 """Seconds for a whole exchange, from the name's resolution to the last byte."""
@@ -157,7 +156,7 @@ class Http:
 
     def _session(self, context: ssl.SSLContext) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
-            ssl=context, limit=0, limit_per_host=self._connections_per_host, resolver=_Resolver()
+            ssl=context, limit=0, limit_per_host=self._connections_per_host, resolver=resolver.Resolver()
         )
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
@@ -231,16 +230,6 @@ def _proxy(url: str | None) -> httpx.Proxy | None:
             reasons.Reason.UNREACHABLE,
             "The operator's HTTPS_PROXY or HTTP_PROXY is not a URL such as http://proxy.example.com:3128.",
         ) from None
-
-
-class _Resolver(aiohttp.ThreadedResolver):
-    """Refuses names that point to link-local addresses (design, decision 12)."""
-
-    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> Any:
-        found = await super().resolve(host, port, family)
-        if any(urls.is_link_local(entry["host"]) for entry in found):
-            raise OSError(None, "the name points to a link-local address")
-        return found
 
 
 def _translate(host: str, error: Exception, timeout: float) -> errors.SquidexError:
