@@ -20,6 +20,9 @@ class ServerKey(NamedTuple):
 
 _PAUSE = dt.timedelta(minutes=1)
 
+_NAMED = 8
+"""Keys in a log line."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
@@ -104,9 +107,9 @@ class Servers:
             if seen is not None and seen.expires_at is not None and self.key_vanished(record, seen, now):
                 vanished.append((seen.expires_at, key))
         if vanished and (before is None or before.ids != ids):
-            logger.warning(
-                "signing keys replaced url=%s keys=%s tokens=%d", base_url, ",".join(sorted(ids)), len(vanished)
-            )
+            # A server may publish hundreds.
+            named = ",".join(sorted(ids)[:_NAMED]) + ("" if len(ids) <= _NAMED else f",… ({len(ids)})")
+            logger.warning("signing keys replaced url=%s keys=%s tokens=%d", base_url, named, len(vanished))
         return [key for _, key in sorted(vanished)], True
 
     def next_check(self, base_url: str, now: dt.datetime) -> dt.datetime | None:

@@ -9,7 +9,7 @@ KEYS_PATH = "/identity-server/.well-known/jwks"
 
 # They end up in annotations and log lines: no server may put a line break or a novel there.
 KEY_ID = re.compile(r"[\w.+/=:-]{1,128}", re.ASCII)
-_MAX_KEYS = 64
+_MAX_KEYS = 512
 
 
 async def fetch(sender: http.Http, base_url: str, *, ca: str) -> frozenset[str] | None:

@@ -51,6 +51,13 @@ def test_when_the_key_has_vanished_all_are_due_and_the_one_that_expires_first_is
     assert "tokens=3" in caplog.text
 
 
+def test_hundreds_of_keys_make_no_log_line_of_kilobytes(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    assert check(world, {f"key-{number}" for number in range(2, 500)})[0] == ["two", "three", "one"]
+    line = next(row for row in caplog.messages if "signing keys replaced" in row)
+    assert "… (498)" in line
+    assert len(line) < 250
+
+
 def test_an_answer_that_does_not_say_changes_nothing(world: World) -> None:
     check(world, {"key-1"})
     assert check(world, None) == ([], False)

@@ -63,7 +63,8 @@ DOCUMENTS: dict[str, tuple[object, set[str] | None]] = {
     "an id that is a number": ({"keys": [{"kid": 7}]}, None),
     "an id that would start a line of its own in a log": ({"keys": [{"kid": "a\nb"}]}, None),
     "an id as long as a novel": ({"keys": [{"kid": "a" * 200}]}, None),
-    "more keys than anybody has": ({"keys": [{"kid": str(n)} for n in range(65)]}, None),
+    "hundreds of keys": ({"keys": [{"kid": str(n)} for n in range(500)]}, {str(n) for n in range(500)}),
+    "more keys than anybody has": ({"keys": [{"kid": str(n)} for n in range(513)]}, None),
     "a list": ([1], None),
     "null": (None, None),
 }
