@@ -377,8 +377,9 @@ def test_kubectl_shows_what_matters(world: World) -> None:
         status = world.get("sqc", "shop")["status"]
         assert row.split()[4:6] == [status["expiresAt"], status["nextRefreshTime"]]
     head, row = world.kubectl("get", "sqc", "-o", "wide").stdout.splitlines()
-    assert re.split(r"\s{2,}", head.strip())[-2:] == ["URL", "LAST REFRESH"]
+    assert re.split(r"\s{2,}", head.strip())[-3:] == ["URL", "LAST REFRESH", "RENEWAL"]
     assert world.squidex.url in row
+    assert row.split()[-1] == "Refreshed"
 
 
 def test_squidexclients_are_found_by_their_fields(empty_world: World) -> None:

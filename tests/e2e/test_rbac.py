@@ -455,7 +455,7 @@ def test_installed_for_one_namespace_it_does_the_whole_job_there_and_nothing_els
     asked = sandbox.control_plane.requests_of(f"{served.namespace}/squidex-operator")
     assert {row.namespace for row in asked if row.resource} == {served.namespace}
     assert [row for row in asked if row.code == 403] == []
-    assert "status" not in elsewhere.get("sqc", "shop")
+    assert elsewhere.get("sqc", "shop")["status"] == {"observedGeneration": -1}
     assert elsewhere.token_requests() == 0
 
 
