@@ -120,13 +120,21 @@ class Cluster:
         done = self.kubectl("get", "pods", f"--selector={selector}", "-o", "json", namespace=namespace)
         return [pod for pod in json.loads(done.stdout)["items"] if "deletionTimestamp" not in pod["metadata"]]
 
-    def wait(self, look: Callable[[], Any], what: str, *, namespace: str = "", deadline: float = DEADLINE) -> Any:
+    def wait(
+        self,
+        look: Callable[[], Any],
+        what: str,
+        *,
+        namespace: str = "",
+        deadline: float = DEADLINE,
+        pause: float = PAUSE,
+    ) -> Any:
         """Wait until `look` gives something true; that. What the namespace's pods are doing is told otherwise."""
         end = time.monotonic() + deadline
         while time.monotonic() < end:
             if found := look():
                 return found
-            time.sleep(PAUSE)
+            time.sleep(pause)
         told = self.kubectl("describe", "pods", namespace=namespace, check=False).stdout if namespace else ""
         raise AssertionError(f"waited {deadline:g} s in vain for {what}\n{told}")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import subprocess
 import time
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -30,14 +32,43 @@ def container_of(pod: Object) -> Object:
     return dict(status)
 
 
-def test_it_becomes_ready_as_it_ships(shipped: Cluster, figure: Callable[[str], None]) -> None:
+def test_it_becomes_ready_as_it_ships(shipped: Cluster) -> None:
     pod = shipped.wait_for_operator()
     wanted = yaml.safe_load((REPOSITORY / "manifests" / "base" / "deployment.yaml").read_text())
     (container,), (of_file,) = pod["spec"]["containers"], wanted["spec"]["template"]["spec"]["containers"]
     assert contains(container, of_file)
     assert container_of(pod)["restartCount"] == 0
-    begun = {row["type"]: row["lastTransitionTime"] for row in pod["status"]["conditions"]}
-    figure(f"pod scheduled {begun['PodScheduled']}, ready {begun['Ready']}")
+
+
+def test_how_soon_it_is_ready(shipped: Cluster, figure: Callable[[str], None]) -> None:
+    """From the start of the container's process to the first yes of /readyz, asked all the time and not every five seconds."""
+    node = shipped.need_node()
+    old = shipped.wait_for_operator()
+    shipped.kubectl("delete", "pod", old["metadata"]["name"], "--wait=false", namespace=NAMESPACE)
+
+    def address() -> str:
+        found = [pod for pod in shipped.pods(NAMESPACE) if pod["metadata"]["uid"] != old["metadata"]["uid"]]
+        return str(found[0]["status"].get("podIP", "")) if found else ""
+
+    ip = shipped.wait(address, "the next pod's address", namespace=NAMESPACE)
+    shipped.wait(lambda: answers(f"http://{ip}:8080/readyz"), "a yes of /readyz", namespace=NAMESPACE, pause=0.01)
+    now = float(node.cell.run("cat", "/proc/uptime").stdout.split()[0])
+    pod = shipped.wait_for_operator(other_than=old)
+    container = container_of(pod)["containerID"].removeprefix("containerd://")
+    (task,) = [line.split() for line in node.ctr("tasks", "list").stdout.splitlines() if line.startswith(container)]
+    ticks = int(
+        node.cell.run("cat", f"/proc/{task[1]}/stat").stdout.rpartition(")")[2].split()[19]
+    )  # proc(5): starttime
+    figure(f"/readyz said yes {now - ticks / os.sysconf('SC_CLK_TCK'):.2f} s after the start of the container")
+
+
+def answers(url: str) -> bool:
+    """Whether a GET has the status 200."""
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def contains(found: Any, wanted: Any) -> bool:
