@@ -159,8 +159,6 @@ def test_a_program_that_cannot_be_installed_is_named_with_its_package(
 def test_an_apt_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     apt = tmp_path / "apt-get"
     apt.write_text(f"#!/bin/sh\necho \"$*\" >> {tmp_path}/asked\necho 'E: Unable to locate package' >&2\nexit 100\n")
-        '#!/bin/sh\necho "$*" >> ' + str(tmp_path / "asked") + "\necho 'E: Unable to locate package' >&2\nexit 100\n"
-    )
     apt.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(packages, "SBIN", ())
