@@ -143,3 +143,16 @@ def test_missing_credentials_are_waited_for_ten_minutes() -> None:
     missing = dataclasses.replace(MISSING, problem=credentials.missing(ref), inputs_hash="")
     later = situation.seen(target=None, failure=missing, credentials=credentials.missing(ref), client=failing_since(10))
     assert found(later)[:2] == ("True", "CredentialsMissing")
+
+
+def test_the_ten_minutes_are_one_change_of_the_status() -> None:
+    failing = situation.seen(target=None, failure=situation.failure(), client=situation.client(status={}))
+    status = conditions.build(NOW, failing)
+    changes = []
+    for minutes in range(0, 60):
+        later = dataclasses.replace(failing, client=situation.client(status=status))
+        new = conditions.build(NOW + dt.timedelta(minutes=minutes), later)
+        if conditions.merge_patch(status, new):
+            changes.append(minutes)
+        status = new
+    assert changes == [10]
