@@ -149,7 +149,7 @@ def test_the_ten_minutes_are_one_change_of_the_status() -> None:
     failing = situation.seen(target=None, failure=situation.failure(), client=situation.client(status={}))
     status = conditions.build(NOW, failing)
     changes = []
-    for minutes in range(0, 60):
+    for minutes in range(60):
         later = dataclasses.replace(failing, client=situation.client(status=status))
         new = conditions.build(NOW + dt.timedelta(minutes=minutes), later)
         if conditions.merge_patch(status, new):
