@@ -6,6 +6,8 @@ retries, so they do no I/O. Everything else of Kopf stays out (design, decision 
 
 import asyncio
 import datetime as dt
+import itertools
+import logging
 import signal
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol
@@ -14,6 +16,10 @@ import kopf
 
 from squidex_operator.api import names
 from squidex_operator.kube import access as access_module
+
+logger = logging.getLogger(__name__)
+
+LOGIN_PAUSE = dt.timedelta(seconds=5)
 
 
 class Listener(Protocol):
@@ -28,16 +34,28 @@ class Listener(Protocol):
         ...
 
 
-def build_registry(listener: Listener, access: access_module.Access) -> kopf.OperatorRegistry:
-    """The handlers, in a registry of their own."""
+def build_registry(
+    listener: Listener, access: access_module.Access, *, pause: dt.timedelta = LOGIN_PAUSE
+) -> kopf.OperatorRegistry:
+    """The handlers, in a registry of their own. `pause` is how long a token that was refused is not tried again."""
     registry = kopf.OperatorRegistry()
+    tries = itertools.count()
+    last: access_module.Connection | None = None
 
     @kopf.on.login(registry=registry, backoff=5)
     async def login(**_: Any) -> kopf.ConnectionInfo:
         # Called at the start, and again after each 401: the token may have been replaced on disk.
         await access.reread()
-        found = access.connection()
+        nonlocal last
+        if access.connection() == last:
+            # It was not: the API server is just starting, or has another key and the kubelet has not noticed yet.
+            logger.warning("own token refused retry=%ds", pause.total_seconds())
+            await asyncio.sleep(pause.total_seconds())
+            await access.reread()
+        last = found = access.connection()
         return kopf.ConnectionInfo(
+            # Kopf never takes credentials again that equal some that were refused: it would end the process.
+            priority=next(tries),
             server=found.server,
             ca_path=found.ca_path,
             scheme="Bearer" if found.token else None,

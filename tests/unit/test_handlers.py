@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import itertools
+import logging
 from typing import TYPE_CHECKING, Any
 
 import kopf
 import pytest
-from kopf._cogs.structs import references
+from kopf._cogs.structs import credentials, references
 
 from squidex_operator import handlers
 from squidex_operator.api import names
@@ -128,3 +129,54 @@ def test_a_login_without_a_token_has_no_scheme(tmp_path: pathlib.Path) -> None:
     found = access.Access(apiserver.write_kubeconfig(tmp_path, "https://kube.test", {}))
     asyncio.run(found.load())
     assert (login(found).scheme, login(found).token) == (None, None)
+
+
+def test_a_token_that_was_refused_is_tried_again_after_a_pause(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kopf gives up, and the process with it, when it gets credentials that it knows to be refused."""
+    token = tmp_path / "token"
+    token.write_text("only")
+    found = access.Access(apiserver.write_kubeconfig(tmp_path, "https://kube.test", {"tokenFile": str(token)}))
+
+    async def refuse_and_log_in(registry: kopf.OperatorRegistry) -> list[credentials.ConnectionInfo]:
+        await found.load()
+        (handler,) = registry._activities.get_all_handlers()
+        vault, seen = credentials.Vault(), []
+        for _ in range(4):
+            info = await handler.fn()
+            await vault.populate({credentials.VaultKey("login"): info})  # type: ignore[dict-item]
+            key, item = vault.select()
+            seen.append(item.info)
+            vault._invalid[key] = [*vault._invalid[key], vault._current.pop(key)]
+        return seen
+
+    pause = dt.timedelta(milliseconds=1)
+    seen = asyncio.run(refuse_and_log_in(handlers.build_registry(Listener(), found, pause=pause)))
+    assert [info.token for info in seen] == ["only"] * 4
+    assert [record.getMessage() for record in caplog.records] == ["own token refused retry=0s"] * 3
+
+
+def test_a_token_that_is_replaced_meanwhile_is_taken(tmp_path: pathlib.Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("first")
+    found = access.Access(apiserver.write_kubeconfig(tmp_path, "https://kube.test", {"tokenFile": str(token)}))
+
+    async def log_in_twice(registry: kopf.OperatorRegistry) -> kopf.ConnectionInfo:
+        await found.load()
+        (handler,) = registry._activities.get_all_handlers()
+        await handler.fn()
+        second = asyncio.ensure_future(handler.fn())  # type: ignore[arg-type]
+        await told.wait()
+        token.write_text("second")
+        return await second  # type: ignore[return-value]
+
+    told = asyncio.Event()
+    handler = logging.Handler()
+    handler.emit = lambda _: told.set()  # type: ignore[method-assign]
+    handlers.logger.addHandler(handler)
+    try:
+        pause = dt.timedelta(milliseconds=200)
+        assert asyncio.run(log_in_twice(handlers.build_registry(Listener(), found, pause=pause))).token == "second"
+    finally:
+        handlers.logger.removeHandler(handler)
