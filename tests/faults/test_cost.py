@@ -21,8 +21,11 @@ COUNT = 30
 """SquidexClients, whose probes, a minute apart, are spread so that one comes every other second."""
 
 AN_HOUR = {"jwks": 12, "probe": 6}
-"""What an hour brings with the default intervals, here in seconds: a check of the keys each five minutes, a list of both kinds
-each ten; and more probes than one SquidexClient has in it."""
+"""What an hour brings with the default intervals, here in seconds: a check of the keys each five minutes; and more probes than
+one SquidexClient has in it."""
+
+LISTS = 6
+"""And a list of both kinds each ten minutes."""
 
 BURST = 1000
 
@@ -63,11 +66,13 @@ def test_checks_and_probes_and_lists_write_nothing_and_fetch_nothing(many: World
 
     def is_enough() -> bool:
         now = many.squidex.state()["counts"]
-        return all(now[what]["total"] - counts[what]["total"] >= number for what, number in AN_HOUR.items())
+        if any(now[what]["total"] - counts[what]["total"] < number for what, number in AN_HOUR.items()):
+            return False
+        lists = sum(row.verb == "list" for row in control_plane.requests_of(_ACCOUNT, since=mark))
+        return lists >= 2 * LISTS
 
-    many.wait(is_enough, "the checks and probes of an hour", deadline=60)
+    many.wait(is_enough, "the checks, probes and lists of an hour", deadline=120)
     requests = control_plane.requests_of(_ACCOUNT, since=mark)
-    assert sum(row.verb == "list" for row in requests) >= 2 * 6
     assert [f"{row.verb} {row.uri}" for row in requests if row.is_write] == []
     assert _writes(many) == before
     assert many.token_requests() == COUNT
