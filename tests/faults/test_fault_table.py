@@ -38,7 +38,7 @@ class Pace:
     recovery: float
 
 
-TRANSIENT = Pace(range(8, 25), range(140, 310), 10 * MINUTE)
+TRANSIENT = Pace(range(8, 25), range(140, 300), 10 * MINUTE)
 UNKNOWN = Pace(range(6, 13), range(30, 50), 60 * MINUTE)
 PERMANENT = Pace(range(1, 2), range(4, 7), 5 * HOUR)
 
@@ -114,6 +114,7 @@ def test_first_fetch(case: Case) -> None:
             assert _asked(server, began, HOUR) in case.pace.hour
             await asyncio.sleep(began + DAY - virtual.now())
             assert _asked(server, began, DAY) in case.pace.day
+            assert lab.is_backed_off(server, began + HOUR)
             server.faults = []
             await world.until_works("app", server, case.pace.recovery + 5)
             assert world.condition("app", "Ready") == ("True", "TokenValid")
@@ -143,6 +144,7 @@ def test_renewal(case: Case) -> None:
             first = next(at for at, name, _, _ in server.requests if name == "token" and at >= began)
             assert _asked(server, first, HOUR) in case.pace.hour
             assert _asked(server, first, DAY) in case.pace.day
+            assert lab.is_backed_off(server, first + HOUR)
             server.faults = []
             await world.until_works("app", server, case.pace.recovery + 5)
             assert world.token("app") != old

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,10 @@ class Lab:
         self.process = process.Process(self.cluster, self.servers, rng, settings)
         self.process.delivery.late = 0.0
 
-    def create(self, name: str, server: squidex.Server, **spec: Any) -> None:
-        """A SquidexClient with labelled credentials that its server knows."""
-        server.secrets[f"{name}:ci"] = "s3cr3t"
+    def create(self, name: str, server: squidex.Server, *, known: bool = True, **spec: Any) -> None:
+        """A SquidexClient with labelled credentials; its server gets to know them, or has to do with what it knows."""
+        if known:
+            server.secrets[f"{name}:ci"] = "s3cr3t"
         self.credentials(name, "s3cr3t")
         reference = {"name": f"{name}-credentials"}
         body = {
@@ -90,7 +92,7 @@ class Lab:
         began = virtual.now()
         while not (self.works(name, server) and self.condition(name, "RefreshFailing")[0] == "False"):
             assert virtual.now() - began <= longest, f"no working token after {longest:g} s: {self._client(name)}"
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(max(0.5, longest / 1000))
         return virtual.now() - began
 
     def _client(self, name: str) -> Body:
@@ -119,6 +121,12 @@ async def running(
 def count(server: squidex.Server, endpoint: str, since: float, until: float) -> int:
     """Requests that a server got."""
     return sum(name == endpoint and since <= at < until for at, name, _, _ in server.requests)
+
+
+def is_backed_off(server: squidex.Server, since: float) -> bool:
+    """Whether no two token requests since then came within five minutes."""
+    times = [at for at, name, _, _ in server.requests if name == "token" and at >= since]
+    return all(later - sooner >= 300 for sooner, later in itertools.pairwise(times))
 
 
 def _b64(text: str) -> str:

@@ -65,8 +65,13 @@ def _refused_before(t: tools.Tools, p: attempt.Pass, inputs: str) -> render.Gran
         return None
     if abs(t.now() - kept.grant.issued_at) > _REFUSED_KEPT:
         return None
-    replaced = t.servers.has_replaced(p.spec.base_url, kept.grant.key_id, kept.grant.issued_at)
-    return None if replaced else kept.grant
+    if not t.servers.has_replaced(p.spec.base_url, kept.grant.key_id, kept.grant.issued_at):
+        return kept.grant
+    if disagreement.until(p.record, t.now()):
+        return kept.grant  # a list of another replica's keys, for all that is known
+    # It may have been replaced just now. Once.
+    disagreement.doubt(t, p.record)
+    return None
 
 
 async def publish(t: tools.Tools, p: attempt.Pass, step: decide.Publish) -> None:

@@ -285,6 +285,24 @@ def test_a_new_token_that_is_refused_replaces_nothing(ready: World) -> None:
     assert ready.condition("RefreshFailing") == ("True", Reason.NEW_TOKEN_REFUSED)
 
 
+def test_a_new_token_that_is_refused_is_asked_about_again_whatever_keys_are_published(ready: World) -> None:
+    ready.squidex.published = ["another"]  # and yet it signs with key-1
+    refuse = ready.squidex.refused.add
+    ready.squidex.after["token"] = [lambda: refuse(ready.squidex.granted[-1])] * 9
+    ready.put_credentials("changed")
+    ready.run()
+    for _ in range(9):
+        ready.clock.advance(minutes=5)
+        ready.run()
+    # One, one more because its key may just have been replaced, and that one is kept.
+    assert len(ready.squidex.granted) == 3
+    ready.squidex.refused.clear()
+    ready.clock.advance(minutes=10)
+    ready.run()
+    assert ready.token() == ready.squidex.granted[2]
+    assert len(ready.squidex.granted) == 3
+
+
 def test_one_refused_token_makes_the_keys_be_asked_for(ready: World) -> None:
     ready.squidex.refused.add(ready.token())
     ready.clock.advance(hours=2)
