@@ -64,6 +64,37 @@ def test_no_number_of_reconciles_between_issue_and_due_moves_it(
     assert decide.decide(due, o) == decide.Fetch(reasons.Cause.EXPIRING)
 
 
+someday = st.one_of(st.none(), st.integers(-400 * 86400, 400 * 86400).map(lambda n: NOW + dt.timedelta(seconds=n)))
+
+
+@quick
+@hypothesis.given(
+    now=st.integers(-400 * 86400, 400 * 86400).map(lambda n: NOW + dt.timedelta(seconds=n)),
+    times=st.fixed_dictionaries(
+        dict.fromkeys(
+            ("credentials_due", "probe_due", "keys_disagree_until", "replacement_allowed", "fetch_allowed"), someday
+        )
+    ),
+    probed=st.sampled_from([None, *observed.Verdict]),
+    failing=st.booleans(),
+    key_vanished=st.booleans(),
+)
+def test_nothing_is_due_in_the_past_but_what_is_done_now(
+    now: dt.datetime, times: dict[str, Any], probed: Any, failing: bool, key_vanished: bool
+) -> None:
+    o = situation.seen(
+        **times,
+        probed=situation.probed(probed) if probed else None,
+        failure=situation.failure() if failing else None,
+        key_vanished=key_vanished,
+    )
+    step = decide.decide(now, o)
+    if isinstance(step, decide.Wait):
+        assert step.until is None or step.until > now
+        # There is always a time to come back: the token in the target is to be renewed some day.
+        assert step.until is not None or now >= situation.target().expires_at
+
+
 numbers = st.one_of(st.none(), st.floats(-1e15, 1e15, exclude_min=True, exclude_max=True))
 
 
@@ -357,6 +388,9 @@ def step(world: model.World) -> list[decide.Decision]:
     assert len(acted) == len(set(map(repr, acted))), "the same was done twice"
     assert len(world.requests) - before <= 1, "more than one token was asked for"
     assert world.foreign() == foreign, "a foreign Secret was touched"
+    last = taken[-1]
+    if isinstance(last, decide.Wait):
+        assert last.until is None or last.until > world.now, "due in the past: a hot loop"
     if was_good and world.token() != old:
         assert world.is_good(), "a good token was replaced by a worse one"
     for body in world.secrets.values():
