@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 import subprocess
 import time
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
 
 from sandbox.operator_process import NAMESPACE
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from tests.e2e.world import World
     from tests.pods.cluster import Cluster, Object
 
+DEPLOYMENT = "deployment/squidex-operator"
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -38,37 +38,6 @@ def test_it_becomes_ready_as_it_ships(shipped: Cluster) -> None:
     (container,), (of_file,) = pod["spec"]["containers"], wanted["spec"]["template"]["spec"]["containers"]
     assert contains(container, of_file)
     assert container_of(pod)["restartCount"] == 0
-
-
-def test_how_soon_it_is_ready(shipped: Cluster, figure: Callable[[str], None]) -> None:
-    """From the start of the container's process to the first yes of /readyz, asked all the time and not every five seconds."""
-    node = shipped.need_node()
-    old = shipped.wait_for_operator()
-    shipped.kubectl("delete", "pod", old["metadata"]["name"], "--wait=false", namespace=NAMESPACE)
-
-    def address() -> str:
-        found = [pod for pod in shipped.pods(NAMESPACE) if pod["metadata"]["uid"] != old["metadata"]["uid"]]
-        return str(found[0]["status"].get("podIP", "")) if found else ""
-
-    ip = shipped.wait(address, "the next pod's address", namespace=NAMESPACE)
-    shipped.wait(lambda: answers(f"http://{ip}:8080/readyz"), "a yes of /readyz", namespace=NAMESPACE, pause=0.01)
-    now = float(node.cell.run("cat", "/proc/uptime").stdout.split()[0])
-    pod = shipped.wait_for_operator(other_than=old)
-    container = container_of(pod)["containerID"].removeprefix("containerd://")
-    (task,) = [line.split() for line in node.ctr("tasks", "list").stdout.splitlines() if line.startswith(container)]
-    ticks = int(
-        node.cell.run("cat", f"/proc/{task[1]}/stat").stdout.rpartition(")")[2].split()[19]
-    )  # proc(5): starttime
-    figure(f"/readyz said yes {now - ticks / os.sysconf('SC_CLK_TCK'):.2f} s after the start of the container")
-
-
-def answers(url: str) -> bool:
-    """Whether a GET has the status 200."""
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=1) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def contains(found: Any, wanted: Any) -> bool:
@@ -107,26 +76,34 @@ def test_it_asks_the_api_server_with_its_projected_token(shipped: Cluster) -> No
     assert "KUBERNETES_SERVICE_HOST=" in environment
 
 
-def test_a_deleted_pod_finishes_the_token_that_it_fetches(
-    cluster: Cluster, shop: World, figure: Callable[[str], None]
+@pytest.mark.parametrize("deleted", [False, True], ids=["by a rollout", "by its deletion"])
+def test_a_pod_that_is_ended_finishes_the_token_that_it_fetches(
+    cluster: Cluster, shop: World, figure: Callable[[str], None], *, deleted: bool
 ) -> None:
     """SIGTERM: within its grace, and not before what is in work is done."""
     old = cluster.wait_for_operator()
+    name = old["metadata"]["name"]
     grace = old["spec"]["terminationGracePeriodSeconds"]
     shop.squidex.patch({"faults": [{"kind": "slow", "on": "token", "client": shop.client_id, "seconds": 6}]})
     shop.create()
     shop.wait(lambda: shop.squidex.state()["counts"]["inFlight"].get("token"), "the request")
     with following_logs(cluster, old) as log:
         began = time.monotonic()
-        cluster.kubectl("delete", "pod", old["metadata"]["name"], "--wait", namespace=NAMESPACE)
+        if deleted:
+            cluster.kubectl("delete", "pod", name, "--wait=false", namespace=NAMESPACE)
+        else:
+            cluster.kubectl("rollout", "restart", DEPLOYMENT, namespace=NAMESPACE)
+        cluster.kubectl("wait", "--for=delete", f"pod/{name}", "--timeout=60s", namespace=NAMESPACE)
         took = time.monotonic() - began
     assert took < grace, "the kubelet had to kill it"
     assert "stopping" in log()
     assert shop.accepts(shop.token()) == 200
     cluster.wait_for_operator(other_than=old)
     shop.wait_ready()
-    assert shop.token_requests() == 1
-    figure(f"ended {took:.1f} s after the deletion of its pod, with 6 s of work left to do")
+    # Recreate is for rollouts. Where its pod is deleted, a ReplicaSet starts the next one while this one ends: without an
+    # election of a leader, both ask. Neither is wrong, and the target is written whole.
+    assert shop.token_requests() <= 1 + deleted
+    figure(f"ended after {took:.1f} s, with 6 s of work left to do")
 
 
 def test_a_rollout_restart_fetches_and_writes_nothing(
@@ -135,8 +112,8 @@ def test_a_rollout_restart_fetches_and_writes_nothing(
     before = shop.ready()
     old = cluster.wait_for_operator()
     began = time.monotonic()
-    cluster.kubectl("rollout", "restart", "deployment/squidex-operator", namespace=NAMESPACE)
-    cluster.kubectl("rollout", "status", "deployment/squidex-operator", "--timeout=120s", namespace=NAMESPACE)
+    cluster.kubectl("rollout", "restart", DEPLOYMENT, namespace=NAMESPACE)
+    cluster.kubectl("rollout", "status", DEPLOYMENT, "--timeout=120s", namespace=NAMESPACE)
     figure(f"a rollout restart took {time.monotonic() - began:.1f} s")
     cluster.wait_for_operator(other_than=old)
     assert shop.get("secret", "shop")["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
