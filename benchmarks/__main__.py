@@ -70,10 +70,12 @@ def run(count: int, parts: set[str]) -> dict[str, Any]:
 
         if "startup" in parts:
             measured("startup", startup.startup(bed))
+        before = bed.weight()
         bed.fill()
         measured("bare", filling.bare(bed))
         measured("fill", filling.fill(bed))
         measured("ratios", report.ratios(figures))
+        measured("cluster", report.cluster(count, before, bed.weight()))
         measured("restart", filling.restart(bed))
         measured("idle", filling.idle(bed))
         if "healing" in parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import datetime as dt
 import http.client
 import json
@@ -11,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure
+from sandbox.controlplane import client
 from sandbox.environment import Sandbox  # noqa: TC001 - used at run time elsewhere
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from sandbox.operator_process import Operator
 
 NAMESPACES = 50
+CONNECTIONS = 4
+API = "/apis/squidex-operator.io/v1beta1"
 QUIET = ("--log-level=WARNING",)
 FAST = ("--host-rate=100000", "--host-burst=100000")
 """The stand-in takes whatever comes: what is measured is the operator, not its politeness."""
@@ -57,7 +61,7 @@ class Bed:
                 }
             )
         self.create(items)
-        self.create([self.client(number) for number in range(self.count)])
+        self.create_clients()
 
     def client(self, number: int, prefix: str = "c") -> dict[str, Any]:
         """The manifest of one SquidexClient."""
@@ -71,6 +75,29 @@ class Bed:
                 "tls": {"caRef": {"kind": "ConfigMap", "name": "ca"}},
             },
         }
+
+    def create_clients(self) -> None:
+        """Make all SquidexClients, over several connections: kubectl takes one after the other."""
+
+        def work(numbers: range) -> None:
+            each = Bed(self.sandbox, self.count)
+            for number in numbers:
+                found = each.kube(
+                    "POST", f"{API}/namespaces/bench-{number % NAMESPACES}/squidexclients", self.client(number)
+                )
+                if found.get("kind") != "SquidexClient":
+                    raise RuntimeError(f"SquidexClient {number} was not created: {found.get('message')}")
+
+        with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
+            list(pool.map(work, [range(start, self.count, CONNECTIONS) for start in range(CONNECTIONS)]))
+
+    def weight(self) -> tuple[float, float]:
+        """What everything weighs: MiB in use in etcd's store, history left out, and resident in the API server."""
+        self.plane.compact()
+        found = client.etcd_call(self.plane.files.etcd_socket, "maintenance/status", {})
+        pid = self.plane.apiserver.pid
+        assert pid is not None
+        return int(found["dbSizeInUse"]) / 1024 / 1024, measure.rss_mib(pid)
 
     def create(self, items: list[dict[str, Any]]) -> None:
         """kubectl create."""
@@ -89,13 +116,12 @@ class Bed:
 
     def reset(self) -> None:
         """Delete all targets and take back all statuses, so that the next fill is a cold one."""
-        api = "/apis/squidex-operator.io/v1beta1"
         for number in range(NAMESPACES):
-            self.kube("DELETE", f"{api}/namespaces/bench-{number}/squidexclients")
-        measure.wait(lambda: not self.kube("GET", f"{api}/squidexclients?limit=1")["items"], "deletion", pause=0.2)
+            self.kube("DELETE", f"{API}/namespaces/bench-{number}/squidexclients")
+        measure.wait(lambda: not self.kube("GET", f"{API}/squidexclients?limit=1")["items"], "deletion", pause=0.2)
         for number in range(NAMESPACES):
             self.kube("DELETE", f"/api/v1/namespaces/bench-{number}/secrets?fieldSelector=metadata.name!=credentials")
-        self.create([self.client(number) for number in range(self.count)])
+        self.create_clients()
         self.sandbox.squidex.patch({"counts": None})
 
     def start(self, *arguments: str, namespaces: Sequence[str] = ()) -> Operator:

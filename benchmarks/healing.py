@@ -8,14 +8,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure
-from benchmarks.bed import FAST, NAMESPACES, Bed
+from benchmarks.bed import API, FAST, NAMESPACES, Bed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 HOST_RATE, HOST_BURST = 20, 50
 """The operator's own default for one server (--host-rate, --host-burst)."""
-API = "/apis/squidex-operator.io/v1beta1"
 ROTATIONS = 100
 
 

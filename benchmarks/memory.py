@@ -8,16 +8,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure
-from benchmarks.bed import FAST, NAMESPACES, Bed
+from benchmarks.bed import API, CONNECTIONS, FAST, NAMESPACES, Bed
 from benchmarks.filling import WRITES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-API = "/apis/squidex-operator.io/v1beta1"
 BURST = 20_000
 STEPS = 40
-THREADS = 4
 FOREIGN = 500
 FOREIGN_BYTES = 1_000_000
 STARTS = 5
@@ -86,19 +84,19 @@ def _burst(bed: Bed, act: Callable[[Bed, int], None], times: int) -> dict[str, A
     """Do something many times, from several connections, and see what that does to the operator."""
     measure.settle(bed.pid)
     mark, cpu = bed.plane.audit_mark(), measure.cpu_seconds(bed.pid)
-    beds = [Bed(bed.sandbox, bed.count) for _ in range(THREADS)]
+    beds = [Bed(bed.sandbox, bed.count) for _ in range(CONNECTIONS)]
     points = []
 
     def work(which: int, turns: range) -> None:
         for turn in turns:
-            if turn % THREADS == which:
+            if turn % CONNECTIONS == which:
                 act(beds[which], turn)
 
     began = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+    with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
         for step in range(STEPS):
             turns = range(step * times // STEPS, (step + 1) * times // STEPS)
-            list(pool.map(work, range(THREADS), [turns] * THREADS))
+            list(pool.map(work, range(CONNECTIONS), [turns] * CONNECTIONS))
             points.append((turns.stop, measure.rss_mib(bed.pid) * 1024 * 1024))
     seconds = time.monotonic() - began
     spent = measure.settle(bed.pid) - cpu

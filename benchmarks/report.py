@@ -25,6 +25,7 @@ _COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("restart: writes and token requests", "restart.writes", "restart.token_requests"),
     ("idle: % of a core", "idle.cpu_percent", ""),
     ("idle: RSS, MiB", "idle.rss_mib", ""),
+    ("etcd: KiB each", "cluster.etcd_kib_each", ""),
 )
 
 _GOALS: tuple[tuple[str, int, str, Callable[[float], bool]], ...] = (
@@ -60,6 +61,12 @@ _GOALS: tuple[tuple[str, int, str, Callable[[float], bool]], ...] = (
 def ratios(run: Run) -> dict[str, float]:
     """The operator's figures in units of the bare loop's."""
     return {"rate": run["fill"]["rate"] / run["bare"]["rate"], "cpu": run["fill"]["cpu_ms"] / run["bare"]["cpu_ms"]}
+
+
+def cluster(count: int, before: tuple[float, float], after: tuple[float, float]) -> dict[str, float]:
+    """What a SquidexClient and its token weigh in etcd and in the API server."""
+    etcd, apiserver = (second - first for first, second in zip(before, after, strict=True))
+    return {"etcd_kib_each": etcd * 1024 / count, "apiserver_kib_each": apiserver * 1024 / count}
 
 
 def row(figures: dict[str, Any]) -> str:
