@@ -147,6 +147,12 @@ def test_a_server_whose_clock_is_hours_ahead_grants_what_it_means_to() -> None:
     assert lifetime(read(date=ahead, access_token=token)) == pytest.approx(3600, abs=1)
 
 
+def test_a_server_whose_clock_is_hours_behind_grants_what_it_means_to() -> None:
+    behind = NOW - dt.timedelta(hours=5)
+    token = jwt(payload={"client_id": "demo:ci", "exp": int(behind.timestamp()) + 3600})
+    assert lifetime(read(date=behind, access_token=token)) == pytest.approx(3600, abs=1)
+
+
 def test_without_a_date_our_own_clock_counts() -> None:
     assert lifetime(read(date=None)) == pytest.approx(3600, abs=1)
 
