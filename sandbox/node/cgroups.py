@@ -14,6 +14,8 @@ from sandbox.processes.guard import remove_cgroup
 MOUNTS = Path("/proc/self/mountinfo")
 ROOT = Path("/sys/fs/cgroup")
 PREFIX = "squidex-node"
+SWEEP_PATIENCE = 1.0
+"""Seconds: those whom it is about were killed long ago."""
 NO_OPTIONS = {"rw", "ro", "noprefix", "xattr"}
 
 
@@ -99,7 +101,7 @@ def sweep() -> list[str]:
             owner = owner_of(folder.name)
             if owner is not None and not Path(f"/proc/{owner}").exists():
                 with contextlib.suppress(OSError):
-                    remove_cgroup(str(folder))
+                    remove_cgroup(str(folder), patience=SWEEP_PATIENCE)
                     gone.add(folder.name)
     return sorted(gone)
 

@@ -32,9 +32,9 @@ def watch() -> tuple[set[int], list[str]]:
     return pids, cgroups
 
 
-def remove_cgroup(folder: str) -> None:
+def remove_cgroup(folder: str, patience: float = CGROUP_PATIENCE) -> None:
     """Remove a cgroup and those below it; raises OSError when a process stays in one of them."""
-    deadline = time.monotonic() + CGROUP_PATIENCE
+    deadline = time.monotonic() + patience
     for path, _, _ in os.walk(folder, topdown=False):
         while True:
             try:
