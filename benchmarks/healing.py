@@ -21,7 +21,8 @@ ROTATIONS = 100
 def targets(bed: Bed, times: int = 100) -> dict[str, Any]:
     """Targets deleted and damaged, one after the other."""
     back, mended = [], []
-    for number in range(times):
+    for turn in range(times):
+        number = turn % bed.count
         path = f"/api/v1/namespaces/bench-{number % NAMESPACES}/secrets/c{number}"
         old = bed.kube("GET", path)["metadata"]["uid"]
         began = time.perf_counter()
