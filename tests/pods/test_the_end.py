@@ -84,7 +84,9 @@ class Traces:
     def all(self) -> list[str]:
         """Everything that is there."""
         traces = [
-            f"process {line}" for line in self._say("ps", "-eww", "-o", "pid,args").splitlines() if str(self.home) in line
+            f"process {line}"
+            for line in self._say("ps", "-eww", "-o", "pid,args").splitlines()
+            if str(self.home) in line
         ]
         if self.network:
             lines = (self._say("ip", "-4", "address") + self._say("ip", "-4", "route")).splitlines()
