@@ -13,7 +13,7 @@ from benchmarks.bed import API, FAST, NAMESPACES, Bed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HOST_RATE, HOST_BURST = 20, 50
+HOST_RATE, HOST_BURST = 20, 30
 """The operator's own default for one server (--host-rate, --host-burst)."""
 ROTATIONS = 100
 

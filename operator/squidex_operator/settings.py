@@ -60,7 +60,7 @@ class Settings(pydantic.BaseModel):
     host_rate: Annotated[float, pydantic.Field(gt=0)] = pydantic.Field(
         20.0, description="token requests per second and server"
     )
-    host_burst: Positive = pydantic.Field(50, description="token requests at once and server, before the rate counts")
+    host_burst: Positive = pydantic.Field(30, description="token requests at once and server, before the rate counts")
     host_concurrency: Positive = pydantic.Field(16, description="requests at once and server")
     client_fetch_interval: Seconds = pydantic.Field(
         dt.timedelta(minutes=1), description="one token request per interval and SquidexClient, after a burst"

@@ -21,7 +21,7 @@ def test_without_anything_the_defaults_count() -> None:
 def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
     environ = {f"{PREFIX}WORKERS": "7", f"{PREFIX}HOST_RATE": "2.5"}
     found = settings.parse(["--workers=9"], environ)
-    assert (found.workers, found.host_rate, found.host_burst) == (9, 2.5, 50)
+    assert (found.workers, found.host_rate, found.host_burst) == (9, 2.5, 30)
 
 
 @pytest.mark.parametrize("name", settings.Settings.model_fields)

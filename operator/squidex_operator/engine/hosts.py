@@ -32,7 +32,9 @@ class HostLimits:
 
     rate: float = 20.0
     """Token requests per second."""
-    burst: int = 50
+    burst: int = 30
+    """No more than finds room at a server and in line for it, twice the concurrency: who is sent away takes a new turn, and the
+    token that expires first would come last."""
     concurrency: int = 16
     """Requests of any kind at once. A server in trouble gets one at a time until it answers."""
 
