@@ -86,7 +86,7 @@ def a_service_account_token_that_is_replaced_in_time(place: Place) -> None:
 
 
 def a_service_account_token_that_is_replaced_late(place: Place) -> None:
-    """The process ends, is started again by whoever runs it, and waits; then all goes on, and no token is fetched for it."""
+    """The process says so and waits; then all goes on, and no token is fetched for it."""
     _with_own_account(place)
     old_token = _own_token(place)
     with contextlib.ExitStack() as stack:
@@ -96,12 +96,30 @@ def a_service_account_token_that_is_replaced_late(place: Place) -> None:
         _renew_account(place)
         _wait_invalid(place, old_token)
         proxy.drop()
-        assert operator.wait(PATIENCE) == 1
+        place.wait(lambda: "own token refused" in operator.program.output(), "the log line", deadline=PATIENCE)
+        assert operator.get("/livez")[0] == 200
+        _kubeconfig(place, proxy.port, token=_own_token(place))
+        _works(place)
+        assert operator.program.alive
+        assert place.token_requests() == 2
+
+
+def a_service_account_token_that_is_refused_at_the_start(place: Place) -> None:
+    """The process waits for another one, alive and not ready."""
+    _with_own_account(place)
+    old_token = _own_token(place)
+    with contextlib.ExitStack() as stack:
+        port = place.sandbox.control_plane.port
+        operator = stack.enter_context(_operator(place, _kubeconfig(place, port, token=old_token)))
+        place.ready()
+        operator.stop()
+        _renew_account(place)
+        _wait_invalid(place, old_token)
         operator.start(wait=False)
         place.wait(lambda: "waiting for the API server" in operator.program.output(), "the log line")
         assert operator.get("/readyz")[0] == 503
         assert operator.get("/livez")[0] == 200
-        _kubeconfig(place, proxy.port, token=_own_token(place))
+        _kubeconfig(place, port, token=_own_token(place))
         operator.wait_ready()
         assert place.token_requests() == 1
         _works(place)
@@ -181,5 +199,6 @@ SCENARIOS = [
     connections_that_swallow_everything,
     a_service_account_token_that_is_replaced_in_time,
     a_service_account_token_that_is_replaced_late,
+    a_service_account_token_that_is_refused_at_the_start,
     a_squidexclient_that_comes_during_the_first_list,
 ]

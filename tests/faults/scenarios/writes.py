@@ -57,6 +57,19 @@ def a_create_that_arrives_after_its_time_out(place: Place) -> None:
     assert place.accepts(place.token()) == 200
 
 
+def an_apply_that_is_answered_with_500(place: Place) -> None:
+    """The old token stays and is Ready; the one that was fetched is written later."""
+    place.ready()
+    fault = place.fault("PATCH", "secrets/shop", status=500, reason="InternalError")
+    place.create(scope="squidex-api openid")
+    place.wait_condition("RefreshFailing", "True", "KubernetesError")
+    place.wait_condition("Ready", "True", "TokenValid")
+    place.wait(lambda: not place.failing(), "the next try", deadline=PATIENCE)
+    assert fault.seen == 1
+    assert place.token_requests() == 2
+    assert place.accepts(place.token()) == 200
+
+
 def an_apply_whose_answer_is_lost(place: Place) -> None:
     """As with a create."""
     place.ready()
@@ -202,7 +215,8 @@ def an_admission_policy_that_refuses_a_renewal(place: Place) -> None:
 
     place.wait(is_in_force, "the policy to be in force")
     place.create(scope="squidex-api openid")
-    place.wait_condition("RefreshFailing", "True", "TargetRefused")
+    seen = place.wait_condition("RefreshFailing", "True", "TargetRefused")
+    assert "422" in seen["message"]
     assert place.token() == old
     place.wait_condition("Ready", "True", "TokenValid")
     for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
@@ -217,6 +231,7 @@ SCENARIOS = [
     a_create_that_is_answered_with_500,
     a_create_whose_answer_is_lost,
     a_create_that_arrives_after_its_time_out,
+    an_apply_that_is_answered_with_500,
     an_apply_whose_answer_is_lost,
     a_status_whose_answer_is_lost,
     a_status_that_is_refused_for_a_while,

@@ -159,7 +159,9 @@ def test_why_a_token_is_needed(changes: dict[str, Any], cause: reasons.Cause | N
         pytest.param(dt.timedelta(days=30) - dt.timedelta(microseconds=1), Cause.EXPIRING, id="the last moment"),
         pytest.param(dt.timedelta(days=30), Cause.EXPIRED, id="the very second of its expiry: it is dead"),
         pytest.param(dt.timedelta(days=-8), None, id="a clock that was set back"),
-        pytest.param(dt.timedelta(days=-400), Cause.EXPIRING, id="a clock that was set back, from where it would be dead"),
+        pytest.param(
+            dt.timedelta(days=-400), Cause.EXPIRING, id="a clock that was set back, from where it would be dead"
+        ),
     ],
 )
 def test_a_token_grows_old(after: dt.timedelta, cause: reasons.Cause | None) -> None:
