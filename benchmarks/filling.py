@@ -15,11 +15,11 @@ CONCURRENCIES = (8, 16, 32, 64)
 WRITES = ("create", "patch", "update", "delete")
 
 
-def bare(bed: Bed) -> dict[str, Any]:
-    """The bare loop, at the concurrency that is best here."""
-    found = max((bed.bare(n) for n in CONCURRENCIES), key=lambda figures: float(figures["rate"]))
+def bare(bed: Bed, concurrencies: Sequence[int] = CONCURRENCIES) -> dict[str, Any]:
+    """The bare loop, at the concurrency that is best here; `sweep` has the rate at each, the best first."""
+    found = sorted((bed.bare(n) for n in concurrencies), key=lambda figures: -float(figures["rate"]))
     bed.reset()
-    return found
+    return found[0] | {"sweep": {str(each["concurrency"]): round(each["rate"]) for each in found}}
 
 
 def fill(bed: Bed, shares: Sequence[Sequence[str]] = ((),)) -> dict[str, Any]:
