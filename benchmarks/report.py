@@ -26,6 +26,7 @@ _COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("idle: % of a core", "idle.cpu_percent", ""),
     ("idle: RSS, MiB", "idle.rss_mib", ""),
     ("etcd: KiB each", "cluster.etcd_kib_each", ""),
+    ("API server: RSS, KiB each", "cluster.apiserver_kib_each", ""),
 )
 
 _GOALS: tuple[tuple[str, int, str, Callable[[float], bool]], ...] = (
@@ -96,7 +97,7 @@ def markdown(result: dict[str, Any]) -> str:
         ]
         lines.append("| " + " | ".join([title, *cells]) + " |")
     for run in result["runs"]:
-        rest = [name for name in run if name not in ("count", "bare", "fill", "ratios", "restart", "idle")]
+        rest = [name for name in run if name not in ("count", "bare", "fill", "ratios", "restart", "idle", "cluster")]
         lines += [f"| {name}, at {run['count']} | {row(run[name])} |" for name in rest]
     lines += ["", "```", goals(result), "```", ""]
     return "\n".join(lines)
