@@ -179,7 +179,8 @@ def load_image(archive: Path) -> None:
     state = background.running()
     if state is None or not state.node:
         raise NotRunning("no node runs in the background: make node")
-    print(run_in(Path(state.dir), *import_command(archive.resolve())).stdout.strip())
+    run_in(Path(state.dir), *import_command(archive.resolve()))
+    print(f"the node has the images of {archive}")
 
 
 def interrupt(number: int, _frame: FrameType | None) -> None:

@@ -70,7 +70,7 @@ def guide(state: State, *, end: str) -> str:
         lines += [
             f"Node      {state.node}: pods reach Squidex at the same address; there is no DNS, and no Service but the API server",
             "Operator  runs as it ships: kubectl --namespace squidex-operator logs deployment/squidex-operator",
-            "Images    ctr images import, in the node: python -m sandbox image FILE (as `docker save` writes it)",
+            "Images    are not pulled; as `docker save` writes it, one is loaded by: python -m sandbox image FILE",
         ]
     elif state.operator_log:
         lines.append(f"Operator  runs; its log: {state.operator_log}")

@@ -136,6 +136,9 @@ def test_it_runs_detached_until_it_is_ended(home: Path) -> None:
     command = [f"{kubectl[1]}/kubectl", f"--kubeconfig={kubeconfig[1]}", "--namespace=squidex-operator"]
     rows = subprocess.run([*command, "get", "pods", "--no-headers"], capture_output=True, text=True, check=True)
     assert re.match(r"squidex-operator-\S+ +1/1 +Running", rows.stdout)
+    (archive,) = (home / "tmp").glob("squidex-node-*/node/pause.tar")
+    loaded = start(home, "image", str(archive))
+    assert loaded.communicate(timeout=DEADLINE)[0] == f"the node has the images of {archive}\n"
     ended = subprocess.run(
         [*COMMAND, "down"], cwd=home, env=environment(home), capture_output=True, text=True, check=True
     )
