@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox.errors import SandboxError
+from sandbox.node import cgroups
 from sandbox.node.cell import KERNEL_SETTINGS, Cell
 from sandbox.node.node import sweep
 from sandbox.packages import which
@@ -40,6 +41,7 @@ OWNER = """
 import json, sys, time
 from sandbox.processes import Household
 from sandbox.node import network
+from sandbox.node import cgroups
 from sandbox.node.cell import Cell
 with Household(prefix="squidex-node") as home:
     cell = Cell(home)
@@ -202,3 +204,23 @@ def test_a_folder_that_it_would_hide_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("sandbox.node.cell.HIDDEN", ("/tmp",))
     with Household(prefix="squidex-node") as home, pytest.raises(SandboxError, match="TMPDIR must not be below /tmp"):
         Cell(home).start()
+
+
+def test_it_has_the_one_hierarchy_of_version_2(home: Household, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with both, as far as a hierarchy without controllers can show it."""
+    unified = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup2 " in line]
+    if not unified:
+        pytest.skip("no hierarchy of version 2 is mounted")
+    hierarchies = cgroups.hierarchies(unified[0])
+    monkeypatch.setattr(cgroups, "hierarchies", lambda: hierarchies)
+    cell = Cell(home)
+    cell.start()
+    (folder,) = cell.cgroups.folders
+    assert (folder / "init" / "cgroup.procs").read_text().split() == [str(cell.program.pid), str(cell.pid)]
+    # A cgroup with processes of its own could not give controllers to those below it.
+    assert (folder / "cgroup.procs").read_text() == ""
+    assert cell.run("cat", "/proc/self/cgroup").stdout.splitlines()[-1] == "0::/init"
+    cell.run("mkdir", "/sys/fs/cgroup/k8s.io")
+    assert (folder / "k8s.io").is_dir()
+    home.close()
+    assert not folder.exists()
