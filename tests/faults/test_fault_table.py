@@ -52,6 +52,8 @@ class Case:
     pace: Pace
     accepted: tuple[str, str] = ("Unknown", "ProbeInconclusive")
     """`TokenAccepted` where probes meet the fault."""
+    first: Pace | None = None
+    """Where there is no token yet, if that is not as with a renewal."""
 
 
 LATER = Pace(range(2, 8), range(50, 145), 20 * MINUTE)
@@ -84,8 +86,13 @@ REFUSALS = {
 }
 """Answers of the token endpoint alone."""
 
-# Most of them say it in the status, and ask again about the token that they have.
-REFUSED = Case(faults.header_dropped(), "NewTokenRefused", Pace(range(1, 4), range(10, 30), 10 * MINUTE))
+# Mostly the token that is there already is asked about again; where there is none, another is fetched.
+REFUSED = Case(
+    faults.header_dropped(),
+    "NewTokenRefused",
+    Pace(range(1, 4), range(10, 30), 10 * MINUTE),
+    first=Pace(range(3, 14), range(140, 289), 10 * MINUTE),
+)
 REFUSALS["a new token that is refused"] = REFUSED
 
 TOKEN_CASES = {**CASES, **REFUSALS}
@@ -102,6 +109,8 @@ def _begin(server: squidex.Server, fault: faults.Fault, endpoint: str) -> float:
 
 @_each(TOKEN_CASES)
 def test_first_fetch(case: Case) -> None:
+    pace = case.first or case.pace
+
     async def run() -> None:
         async with lab.running(CALM) as world:
             server = world.first
@@ -111,12 +120,12 @@ def test_first_fetch(case: Case) -> None:
             assert world.condition("app", "Ready") == ("False", case.reason)
             assert world.condition("app", "RefreshFailing") == ("True", case.reason)
             assert world.token("app") == ""
-            assert _asked(server, began, HOUR) in case.pace.hour
+            assert _asked(server, began, HOUR) in pace.hour
             await asyncio.sleep(began + DAY - virtual.now())
-            assert _asked(server, began, DAY) in case.pace.day
+            assert _asked(server, began, DAY) in pace.day
             assert lab.is_backed_off(server, began + HOUR)
             server.faults = []
-            await world.until_works("app", server, case.pace.recovery + 5)
+            await world.until_works("app", server, pace.recovery + 5)
             assert world.condition("app", "Ready") == ("True", "TokenValid")
 
     virtual.run(run())

@@ -73,6 +73,8 @@ def _passing(reason: str) -> Outcome:
 
 
 DOUBLE = Outcome(accepted="KeysDisagree", hour=range(9), day=range(10, 49), recovery=HOUR + 5)
+WORTHLESS_FIRST = Outcome("NewTokenRefused", hour=range(3, 14), day=range(140, 289), recovery=10 * MINUTE + 5)
+"""Where there is no token at all, another is fetched at each step of the backoff."""
 WORTHLESS = Outcome("NewTokenRefused", hour=range(1, 4), day=range(10, 30), recovery=HOUR + MINUTE)
 
 
@@ -88,10 +90,12 @@ class Case:
     """When the token is asked about."""
     keys: Outcome = STAYS
     """When the keys are asked for."""
+    first: Outcome | None = None
+    """When there is no token yet, where that is not as with a renewal."""
 
 
-def _fault(kind: str, renewal: Outcome, probe: Outcome, **details: Any) -> Case:
-    return Case({"faults": [{"kind": kind, **details}]}, {"faults": []}, renewal, probe)
+def _fault(kind: str, renewal: Outcome, probe: Outcome, first: Outcome | None = None, **details: Any) -> Case:
+    return Case({"faults": [{"kind": kind, **details}]}, {"faults": []}, renewal, probe, first=first)
 
 
 CLIENT = {"clients": {"app:ci": "s3cr3t"}}
@@ -149,8 +153,8 @@ CASES = {
     "faults: json": _fault(
         "json", _unclear("InvalidResponse", "Accepted"), STAYS, set={"access_token": 7, "keys": "x"}
     ),
-    "faults: token, another key": _fault("token", WORTHLESS, STAYS, key="odd"),
-    "faults: token, none that can be read": _fault("token", WORTHLESS, STAYS, opaque=True),
+    "faults: token, another key": _fault("token", WORTHLESS, STAYS, WORTHLESS_FIRST, key="odd"),
+    "faults: token, none that can be read": _fault("token", WORTHLESS, STAYS, WORTHLESS_FIRST, opaque=True),
     "faults: slow, but in time": _fault("slow", WORKS, STAYS, seconds=10),
     "faults: slow": _fault("slow", _passing("Timeout"), UNCLEAR, seconds=20),
     "faults: drip": _fault("drip", _passing("Timeout"), UNCLEAR, seconds=1),
@@ -171,7 +175,7 @@ _each = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, c
 
 @_each
 def test_first_fetch(case: Case) -> None:
-    outcome = case.renewal
+    outcome = case.first or case.renewal
 
     async def run() -> None:
         async with lab.running(PROBES, make=standin.StandIn) as world:

@@ -7,10 +7,44 @@ import datetime as dt
 
 from squidex_operator.api import reasons
 from squidex_operator.engine import attempt, inventory, tools
-from squidex_operator.policy import backoff, render
+from squidex_operator.policy import backoff, observed, render
 
 _SOON = dt.timedelta(hours=2)
 """A token that is refused so soon after its predecessor was: twice the longest wait between the two."""
+
+
+_REFUSED_KEPT = dt.timedelta(hours=1)
+"""How long a new token that was refused is asked about again before another is fetched: each stays in Squidex for good."""
+
+_REFUSED_KEPT_IN_NEED = dt.timedelta(minutes=5)
+"""The same where consumers have none that works: then a new one is fetched at each step of the backoff."""
+
+
+def refused_before(t: tools.Tools, p: attempt.Pass, inputs: str) -> render.Grant | None:
+    """The token that was refused when it was new, where it may be accepted by now."""
+    kept, now = p.record.refused, t.now()
+    if kept is None or kept.inputs_hash != inputs or not now < kept.grant.expires_at:
+        return None
+    age = abs(now - kept.grant.issued_at)
+    if age > _REFUSED_KEPT:
+        return None
+    doubted = until(p.record, now) is not None
+    if not doubted and t.servers.has_replaced(p.spec.base_url, kept.grant.key_id, kept.grant.issued_at):
+        # Its key may have been replaced just now; or the list of keys is another replica's. The next one will tell.
+        doubt(t, p.record)
+        return None
+    return None if age > _REFUSED_KEPT_IN_NEED and _is_in_need(t, p) else kept.grant
+
+
+def _is_in_need(t: tools.Tools, p: attempt.Pass) -> bool:
+    """Whether the target holds no token, or one that is dead for certain. A refusal alone is not that certain."""
+    seen = p.target_seen(t.inventory)
+    if not isinstance(seen, observed.TargetSeen) or not seen.token_intact or seen.issued_at is None:
+        return True
+    if seen.expires_at is None or t.now() >= seen.expires_at:
+        return True
+    doubted = until(p.record, t.now()) is not None
+    return not doubted and t.servers.has_replaced(p.spec.base_url, seen.key_id, seen.issued_at)
 
 
 def note(t: tools.Tools, p: attempt.Pass, cause: reasons.Cause, grant: render.Grant) -> None:

@@ -15,9 +15,6 @@ from squidex_operator.squidex import probe, tokens
 
 logger = logging.getLogger(__name__)
 
-_REFUSED_KEPT = dt.timedelta(hours=1)
-"""How long a new token that was refused is asked about again before another is fetched."""
-
 
 async def fetch(t: tools.Tools, p: attempt.Pass, cause: reasons.Cause) -> None:
     """Fetch a token and ask the server about it: it is pending then."""
@@ -39,7 +36,7 @@ async def fetch(t: tools.Tools, p: attempt.Pass, cause: reasons.Cause) -> None:
         # The pending token of other credentials, or of another spec, is of no use any more.
         record.pending = None
         inputs = render.inputs_of(spec, seen)
-        grant = _refused_before(t, p, inputs)
+        grant = disagreement.refused_before(t, p, inputs)
         if grant is None:
             _, record.fetches = record.fetches.take(t.now())
             grant = await _request_token(t, spec, found, cause, ca)
@@ -56,22 +53,6 @@ async def fetch(t: tools.Tools, p: attempt.Pass, cause: reasons.Cause) -> None:
             )
         )
     record.pending, record.refused = fetched, None
-
-
-def _refused_before(t: tools.Tools, p: attempt.Pass, inputs: str) -> render.Grant | None:
-    """The token that was refused when it was new, where it may be accepted by now: each new one stays in Squidex for good."""
-    kept = p.record.refused
-    if kept is None or kept.inputs_hash != inputs or not t.now() < kept.grant.expires_at:
-        return None
-    if abs(t.now() - kept.grant.issued_at) > _REFUSED_KEPT:
-        return None
-    if not t.servers.has_replaced(p.spec.base_url, kept.grant.key_id, kept.grant.issued_at):
-        return kept.grant
-    if disagreement.until(p.record, t.now()):
-        return kept.grant  # a list of another replica's keys, for all that is known
-    # It may have been replaced just now. Once.
-    disagreement.doubt(t, p.record)
-    return None
 
 
 async def publish(t: tools.Tools, p: attempt.Pass, step: decide.Publish) -> None:
