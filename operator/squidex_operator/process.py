@@ -143,6 +143,7 @@ class Process:
         """Due times are wall-clock times. After a jump ahead they are met; set back, all are looked at anew."""
         if jump < dt.timedelta():
             self.tools.hosts.clock_set_back()
+            self.tools.servers.clock_set_back()
             for key in self.tools.inventory.clock_set_back():
                 self.tools.queue.wake(key)
             for server in self.tools.servers.known():

@@ -216,6 +216,21 @@ def test_a_clock_that_is_set_back_by_days_holds_up_nothing() -> None:
     virtual.run(run())
 
 
+def test_a_key_that_is_replaced_after_the_clock_was_set_back_is_noticed_as_soon_as_ever() -> None:
+    async def run() -> None:
+        async with lab.running() as world:
+            await asyncio.sleep(3 * HOUR)
+            world.create("app", world.first, probe={"mode": "Off"})
+            await world.until_works("app", world.first, 5)
+            world.process.set_clock(-2 * HOUR)
+            await asyncio.sleep(MINUTE)
+            world.first.replace_key()
+            await world.until_works("app", world.first, 5 * MINUTE + 10)
+            assert _asked(world.first, 0, DAY) == 2
+
+    virtual.run(run())
+
+
 @pytest.mark.parametrize("ahead", [2 * HOUR, 9 * DAY, 200 * DAY], ids=["two hours", "nine days", "200 days"])
 def test_a_token_of_a_clock_that_was_ahead_does_not_die_unnoticed(ahead: float) -> None:
     async def run() -> None:

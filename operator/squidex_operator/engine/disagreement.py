@@ -29,7 +29,7 @@ def refused_before(t: tools.Tools, p: attempt.Pass, inputs: str) -> render.Grant
     if age > _REFUSED_KEPT:
         return None
     doubted = until(p.record, now) is not None
-    if not doubted and t.servers.has_replaced(p.spec.base_url, kept.grant.key_id, kept.grant.issued_at):
+    if not doubted and t.servers.has_replaced(p.spec.base_url, kept.grant.key_id, kept.grant.issued_at, now):
         # Its key may have been replaced just now; or the list of keys is another replica's. The next one will tell.
         doubt(t, p.record)
         return None
@@ -41,10 +41,11 @@ def _is_in_need(t: tools.Tools, p: attempt.Pass) -> bool:
     seen = p.target_seen(t.inventory)
     if not isinstance(seen, observed.TargetSeen) or not seen.token_intact or seen.issued_at is None:
         return True
-    if seen.expires_at is None or t.now() >= seen.expires_at:
+    now = t.now()
+    if seen.expires_at is None or now >= seen.expires_at:
         return True
-    doubted = until(p.record, t.now()) is not None
-    return not doubted and t.servers.has_replaced(p.spec.base_url, seen.key_id, seen.issued_at)
+    doubted = until(p.record, now) is not None
+    return not doubted and t.servers.has_replaced(p.spec.base_url, seen.key_id, seen.issued_at, now)
 
 
 def note(t: tools.Tools, p: attempt.Pass, cause: reasons.Cause, grant: render.Grant) -> None:

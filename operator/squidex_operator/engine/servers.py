@@ -54,6 +54,10 @@ class Servers:
         asked_at = self._asked_at.get(base_url)
         return now if asked_at is None or now < asked_at else max(now, asked_at + min(self._interval, _PAUSE))
 
+    def clock_set_back(self) -> None:
+        """Nobody can tell any more what was asked before a token was issued: all servers are to be asked anew."""
+        self._snapshots.clear()
+
     def known(self) -> list[ServerKey]:
         """All servers that are watched."""
         return [ServerKey(base_url) for base_url in sorted(self._known)]
@@ -70,14 +74,17 @@ class Servers:
         """
         if record.client.spec is None or seen.issued_at is None:
             return False
-        if not self.has_replaced(record.client.spec.base_url, seen.key_id, seen.issued_at):
+        if not self.has_replaced(record.client.spec.base_url, seen.key_id, seen.issued_at, now):
             return False
         return record.key_retry_at is None or now >= record.key_retry_at
 
-    def has_replaced(self, base_url: str, key_id: str, issued_at: dt.datetime) -> bool:
+    def has_replaced(self, base_url: str, key_id: str, issued_at: dt.datetime, now: dt.datetime) -> bool:
         """Whether the key of a token was no longer published at some time after the token was issued."""
         snapshot = self._snapshots.get(base_url)
-        return bool(key_id) and snapshot is not None and key_id not in snapshot.ids and snapshot.at > issued_at
+        if not key_id or snapshot is None or key_id in snapshot.ids:
+            return False
+        # A token of the future was issued before the clock was set back, and so before anything that is known here.
+        return snapshot.at > issued_at or issued_at > now + _PAUSE
 
     def publishes(self, base_url: str, key_id: str) -> bool | None:
         """Whether the server publishes this key; None where it is not known."""

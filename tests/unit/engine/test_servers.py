@@ -81,6 +81,18 @@ def test_what_was_published_before_a_token_was_issued_says_nothing_about_it(worl
     )
 
 
+def test_a_token_that_was_issued_before_the_clock_was_set_back_is_held_against_what_is_published_since(
+    world: World,
+) -> None:
+    key = inventory.Key(cluster.NAMESPACE, "one")
+    record, seen = world.inventory.records[key], world.inventory.targets[key]
+    world.clock.advance(hours=-2)
+    world.tools.servers.clock_set_back()
+    assert not world.tools.servers.key_vanished(record, seen, world.clock.now())
+    check(world, {"key-2"})
+    assert world.tools.servers.key_vanished(record, seen, world.clock.now())
+
+
 def test_a_token_without_a_key_id_has_no_key_that_could_vanish(world: World) -> None:
     import dataclasses
 
