@@ -42,6 +42,32 @@ def test_a_replaced_key_is_noticed_within_the_interval_and_costs_one_request() -
     virtual.run(run())
 
 
+def test_after_a_restart_probes_are_spread_and_none_is_put_off() -> None:
+    async def run() -> None:
+        async with lab.running(CALM) as world:
+            server, many = world.first, 120
+            for number in range(many):
+                world.create(f"app-{number}", server)
+            await asyncio.sleep(2 * HOUR)
+            writes = len(world.process.gateway.writes)
+            for _ in range(3):  # however often
+                world.process.end(gently=True)
+                await asyncio.sleep(20 * MINUTE)
+            world.process.ends.clear()
+            began = virtual.now() - HOUR
+            bins = [lab.count(server, "probe", at, at + 10 * MINUTE) for at in _every(10 * MINUTE, began, HOUR)]
+            assert sum(bins) in range(many - 12, many + 25)
+            assert all(8 <= count <= 40 for count in bins)
+            assert len(world.process.gateway.writes) == writes
+            assert _asked(server, HOUR, DAY) == 0
+
+    virtual.run(run())
+
+
+def _every(step: float, begin: float, seconds: float) -> list[float]:
+    return [begin + number * step for number in range(int(seconds / step))]
+
+
 def test_keys_are_asked_for_once_in_an_interval_however_many_there_are(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         async with lab.running() as world:
