@@ -162,14 +162,24 @@ class Bed:
 
     def kube(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
         """One request as the administrator, over a connection that stays: kubectl would be slower than what is measured."""
-        if self._connection is None:
-            context = ssl.create_default_context(cafile=str(self.plane.ca_file))
-            pki = self.plane.dir / "pki"
-            context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
-            self._connection = http.client.HTTPSConnection("127.0.0.1", self.plane.port, context=context, timeout=30)
         data = None if body is None else json.dumps(body)
-        self._connection.request(method, path, body=data, headers={"Content-Type": kind})
-        return json.loads(self._connection.getresponse().read())
+        for is_last in (False, True):
+            connection = self._connection = self._connection or self._connect()
+            try:
+                connection.request(method, path, body=data, headers={"Content-Type": kind})
+                return json.loads(connection.getresponse().read())
+            except (OSError, http.client.HTTPException):
+                # The API server closes what was idle for minutes.
+                self._connection = None
+                if is_last:
+                    raise
+        return None
+
+    def _connect(self) -> http.client.HTTPSConnection:
+        context = ssl.create_default_context(cafile=str(self.plane.ca_file))
+        pki = self.plane.dir / "pki"
+        context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+        return http.client.HTTPSConnection("127.0.0.1", self.plane.port, context=context, timeout=30)
 
 
 def pid_of(operator: Operator) -> int:
