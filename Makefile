@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-unit e2e chaos bench check format sandbox node sandbox-env sandbox-down lock clean
+.PHONY: help demo test test-unit e2e chaos soak simulate bench check format sandbox node sandbox-env sandbox-down lock clean
 
 help:
 	@echo "make demo          the main job on an embedded control plane and a stand-in Squidex; ends by itself"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-unit     the tests that need no control plane: seconds"
 	@echo "make e2e           the tests whose pods run, on a real node (root and Linux); KUBECONFIG=… runs them in that cluster"
 	@echo "make chaos         kills the operator 50 times with renewals and faults going on: four minutes; SEED=… repeats a run"
+	@echo "make soak          two hours of random faults on one operator, and whether it has grown; MINUTES=…"
 	@echo "make simulate      ninety days of ten thousand SquidexClients, in minutes"
 	@echo "make bench         speed and size, side by side with a bare client loop; half an hour; a quiet machine, please"
 	@echo "make check         format, lint, types, imports"
@@ -54,6 +55,9 @@ e2e: $(READY)
 
 chaos: $(READY)
 	@$(BIN)/python -m tests.faults.chaos --kills $${KILLS:-50} $${SEED:+--seed $$SEED}
+
+soak: $(READY)
+	@$(BIN)/python -m tests.faults.soak --minutes $${MINUTES:-120} $${SEED:+--seed $$SEED}
 
 simulate: $(READY)
 	@$(BIN)/python -m tests.simulation $(ARGS)

@@ -73,12 +73,16 @@ class Report:
 class Chaos:
     """One run."""
 
-    def __init__(self, sandbox: Sandbox, seed: int, *, namespace: str = "chaos") -> None:
+    deadline = DEADLINE
+
+    def __init__(
+        self, sandbox: Sandbox, seed: int, *, namespace: str = "chaos", clients: int = CLIENTS, lifetime: int = LIFETIME
+    ) -> None:
         self._random = random.Random(seed)
         self._sandbox = sandbox
-        self._squidex = Squidex(sandbox.home, name=namespace, extra_args=[f"--lifetime={LIFETIME}"])
+        self._squidex = Squidex(sandbox.home, name=namespace, extra_args=[f"--lifetime={lifetime}"])
         self._world = World(sandbox, self._squidex, namespace)
-        self._names = [f"c{number}" for number in range(CLIENTS)]
+        self._names = [f"c{number}" for number in range(clients)]
         self._renewed: collections.Counter[str] = collections.Counter()
         """Tokens that events gave a reason for, by SquidexClient."""
         self.report = Report(seed)
@@ -187,8 +191,8 @@ class Chaos:
         """Wait until all is well; how long that took."""
         started = time.monotonic()
         for name in self._names:
-            self._world.wait(lambda name=name: self._is_well(name), f"a good token in {name}", deadline=DEADLINE)
-        self._world.wait(lambda: not self._orphans(), "targets without a SquidexClient to go", deadline=DEADLINE)
+            self._world.wait(lambda name=name: self._is_well(name), f"a good token in {name}", deadline=self.deadline)
+        self._world.wait(lambda: not self._orphans(), "targets without a SquidexClient to go", deadline=self.deadline)
         for name, before in self._foreign.items():
             assert self._world.get("secret", name) == before, f"the foreign Secret {name} was changed"
         return time.monotonic() - started
