@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FIGURE = "figure"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start: a shell that starts something in the background has it ignored, for all below."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
