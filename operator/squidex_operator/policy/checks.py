@@ -30,6 +30,14 @@ def renewal_due(o: observed.Observed, spec: resource.Spec) -> dt.datetime | None
     return schedule.renewal_due(seen.issued_at, seen.expires_at, spec.refresh, o.client.uid)
 
 
+def is_due(now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> bool:
+    """Whether that time has come; or the token will be dead before, since the clock was set back."""
+    seen = target(o)
+    if seen is None or seen.issued_at is None or seen.expires_at is None:
+        return False
+    return schedule.is_due(now, seen.issued_at, seen.expires_at, spec.refresh, o.client.uid)
+
+
 def published_before(o: observed.Observed) -> bool:
     """A token was written for this SquidexClient before: the status says so, which is enough for a cause's name."""
     return bool(o.client.status.get("lastRefreshTime"))
@@ -125,11 +133,7 @@ def _key_replaced(_now: dt.datetime, o: observed.Observed, _spec: resource.Spec)
 
 
 def _due(now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> reasons.Cause | None:
-    seen = target(o)
-    if seen is None or seen.issued_at is None or seen.expires_at is None:
-        return None
-    is_due = schedule.is_due(now, seen.issued_at, seen.expires_at, spec.refresh, o.client.uid)
-    return reasons.Cause.EXPIRING if is_due else None
+    return reasons.Cause.EXPIRING if is_due(now, o, spec) else None
 
 
 _CHECKS: tuple[Check, ...] = (

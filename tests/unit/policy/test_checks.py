@@ -170,7 +170,9 @@ def test_a_token_grows_old(after: dt.timedelta, cause: reasons.Cause | None) -> 
 
 @pytest.mark.parametrize("seen", [None, observed.UNKNOWN, target(issued_at=None), target(expires_at=None)], ids=str)
 def test_without_a_token_there_is_no_renewal(seen: Any) -> None:
-    assert checks.renewal_due(situation.seen(target=seen), situation.spec()) is None
+    o = situation.seen(target=seen)
+    assert checks.renewal_due(o, situation.spec()) is None
+    assert not checks.is_due(NOW + dt.timedelta(days=400), o, situation.spec())
 
 
 def test_the_target_is_what_was_looked_at() -> None:
