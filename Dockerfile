@@ -11,10 +11,10 @@ COPY requirements/ requirements/
 # Two environments: one builds the wheel, the other is what ships. Only wheels, each with a hash: no compiler is needed, and
 # nothing is run that was not locked. pip would compile with time stamps; the bytecode is made below.
 RUN python -m venv /opt/build \
-    && /opt/build/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/build.txt \
+    && /opt/build/bin/pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: -r requirements/build.txt \
     && python -m venv --without-pip /opt/squidex-operator \
     && /opt/build/bin/pip --python /opt/squidex-operator/bin/python install --no-cache-dir --no-compile \
-        --require-hashes --only-binary :all: -r requirements/runtime.txt
+        --no-deps --require-hashes --only-binary :all: -r requirements/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY operator/ operator/
 # Without build isolation: it would download the build requirements once more, without hashes.

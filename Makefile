@@ -24,12 +24,13 @@ help:
 	@echo "make sandbox-down  end either"
 	@echo "make lock          pin the dependencies anew"
 
+# The lock is whole, so nothing is to be resolved: some versions of pip take a release made since for one that is not pinned.
 # The stamp is the last thing written: an installation that was cut off is done again.
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed, this is " + sys.version.split()[0] + ": set PYTHON=/path/to/python3")'
 	@echo "installing the Python packages into $(VENV): usually half a minute"
 	@$(PYTHON) -m venv --clear $(VENV) || { echo "python3 -m venv does not work: on Debian and Ubuntu, install python3-venv"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
