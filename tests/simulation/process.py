@@ -110,6 +110,8 @@ class Process:
         self.listed = False
         self.ends: collections.Counter[str] = collections.Counter()
         """Why the process ended, and how often."""
+        self.causes: collections.Counter[tuple[str, str]] = collections.Counter()
+        """Token requests by cause and result, of all processes."""
         self.bugs: list[str] = []
         """What was logged as an error: the operator's own mistakes."""
         self.starts: list[tuple[float, float]] = []
@@ -183,6 +185,9 @@ class Process:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
             await t.http.close()
+            for sample in next(iter(t.metrics.token_requests.collect())).samples:
+                if sample.name.endswith("_total"):
+                    self.causes[sample.labels["cause"], sample.labels["result"]] += int(sample.value)
         return next((type(error).__name__ for part in done if (error := part.exception())), "killed")
 
     def _build(self) -> tools.Tools:
