@@ -58,7 +58,7 @@ class Server:
         self.faults: list[faults.Fault] = []
         self.tokens: dict[str, Facts] = {}
         self.lost = 0
-        """Tokens that were issued in an answer that did not arrive as it was."""
+        """Tokens that were issued in an answer that did not arrive as it was, or that nobody could ask about."""
         self.requests: list[tuple[float, str, str, int]] = []
         """Time, endpoint, client id, status that was answered (0: none)."""
         self.changed: Callable[[Server], None] = lambda server: None
