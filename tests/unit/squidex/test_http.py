@@ -261,6 +261,34 @@ def test_a_broken_answer_is_an_error_of_ours_and_tells_nothing(
     assert TOKEN not in " ".join([str(error), repr(error), repr(error.__cause__), caplog.text])
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_connection_that_is_closed_when_it_is_used_again_costs_one_try_at_most(method: str) -> None:
+    served: dict[object, int] = {}
+
+    async def once(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served[writer] = served.get(writer, 0) + 1
+        if served[writer] > 1:
+            writer.transport.abort()
+            return
+        writer.write(wire.response("200 OK", b"{}"))
+        await writer.drain()
+
+    async def work(sender: http.Http) -> list[str]:
+        form = {"client_id": "a"} if method == "POST" else None
+        outcomes = []
+        async with wire.serving(once) as server:
+            for _ in range(5):
+                try:
+                    outcomes.append(str((await sender.send(method, server.url, form=form)).status))
+                except errors.UnavailableError as error:
+                    outcomes.append(error.problem.reason)
+        return outcomes
+
+    # What may be sent twice is sent again by itself; a token request is not: each one makes a token.
+    expected = ["200"] * 5 if method == "GET" else ["200", Reason.UNREACHABLE, "200", Reason.UNREACHABLE, "200"]
+    assert run(work) == expected
+
+
 def test_a_refused_connection_says_so() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
