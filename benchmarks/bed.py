@@ -6,18 +6,17 @@ import concurrent.futures
 import datetime as dt
 import http.client
 import json
-import ssl
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure
 from sandbox.controlplane import client
-from sandbox.environment import Sandbox  # noqa: TC001 - used at run time elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sandbox.environment import Sandbox
     from sandbox.operator_process import Operator
 
 NAMESPACES = 50
@@ -164,22 +163,18 @@ class Bed:
         """One request as the administrator, over a connection that stays: kubectl would be slower than what is measured."""
         data = None if body is None else json.dumps(body)
         for is_last in (False, True):
-            connection = self._connection = self._connection or self._connect()
+            if self._connection is None:
+                where, port, context = self.plane.site.address, self.plane.port, self.plane.admin_context
+                self._connection = http.client.HTTPSConnection(where, port, context=context, timeout=30)
             try:
-                connection.request(method, path, body=data, headers={"Content-Type": kind})
-                return json.loads(connection.getresponse().read())
+                self._connection.request(method, path, body=data, headers={"Content-Type": kind})
+                return json.loads(self._connection.getresponse().read())
             except (OSError, http.client.HTTPException):
                 # The API server closes what was idle for minutes.
                 self._connection = None
                 if is_last:
                     raise
         return None
-
-    def _connect(self) -> http.client.HTTPSConnection:
-        context = ssl.create_default_context(cafile=str(self.plane.ca_file))
-        pki = self.plane.dir / "pki"
-        context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
-        return http.client.HTTPSConnection("127.0.0.1", self.plane.port, context=context, timeout=30)
 
 
 def pid_of(operator: Operator) -> int:

@@ -9,32 +9,34 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure
 from benchmarks.bed import API, FAST, NAMESPACES, Bed
+from squidex_operator import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HOST_RATE, HOST_BURST = 20, 30
-"""The operator's own default for one server (--host-rate, --host-burst)."""
+DEFAULTS = settings.Settings()
 ROTATIONS = 100
 
 
 def targets(bed: Bed, times: int = 100) -> dict[str, Any]:
     """Targets deleted and damaged, one after the other."""
-    back, mended = [], []
-    for turn in range(times):
-        number = turn % bed.count
-        path = f"/api/v1/namespaces/bench-{number % NAMESPACES}/secrets/c{number}"
-        old = bed.kube("GET", path)["metadata"]["uid"]
-        began = time.perf_counter()
-        bed.kube("DELETE", path)
-        _until(bed, path, lambda found, old=old: found["metadata"].get("uid", old) != old)  # type: ignore[misc]
-        back.append(time.perf_counter() - began)
-        damage = {"data": {"token": base64.b64encode(b"damaged").decode()}}
-        began = time.perf_counter()
-        bed.kube("PATCH", path, damage, "application/merge-patch+json")
-        _until(bed, path, lambda found: found["data"]["token"] != damage["data"]["token"])  # noqa: B023 - used at once
-        mended.append(time.perf_counter() - began)
+    back, mended = zip(*(_target(bed, turn % bed.count) for turn in range(times)), strict=True)
     return measure.percentiles("deleted", back) | measure.percentiles("damaged", mended)
+
+
+def _target(bed: Bed, number: int) -> tuple[float, float]:
+    """Delete one target, and damage it when it is back: how long until all was right again, each time."""
+    path = f"/api/v1/namespaces/bench-{number % NAMESPACES}/secrets/c{number}"
+    old = bed.kube("GET", path)["metadata"]["uid"]
+    began = time.perf_counter()
+    bed.kube("DELETE", path)
+    _until(bed, path, lambda found: found["metadata"].get("uid", old) != old)
+    back = time.perf_counter() - began
+    damaged = base64.b64encode(b"damaged").decode()
+    began = time.perf_counter()
+    bed.kube("PATCH", path, {"data": {"token": damaged}}, "application/merge-patch+json")
+    _until(bed, path, lambda found: found["data"]["token"] != damaged)
+    return back, time.perf_counter() - began
 
 
 def targets_while_filling(bed: Bed) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def keys(bed: Bed) -> dict[str, Any]:
     figures = {
         "detected_seconds": detected,
         "seconds": seconds,
-        "bucket_seconds": max(bed.count - HOST_BURST, 0) / HOST_RATE,
+        "bucket_seconds": max(bed.count - DEFAULTS.host_burst, 0) / DEFAULTS.host_rate,
         "token_requests": (bed.tokens() - before) / bed.count,
     }
     bed.stop()
@@ -104,10 +106,7 @@ def keys(bed: Bed) -> dict[str, Any]:
 
 
 def _until(bed: Bed, path: str, done: Callable[[dict[str, Any]], bool]) -> None:
-    deadline = time.perf_counter() + 60
-    while not done(bed.kube("GET", path)):
-        if time.perf_counter() > deadline:
-            raise TimeoutError(f"{path} was not mended within a minute")
+    measure.wait(lambda: done(bed.kube("GET", path)), f"{path}, mended,", deadline=60, pause=0)
 
 
 def _tokens(bed: Bed, space: str) -> dict[str, str]:

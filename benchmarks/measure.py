@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -59,12 +59,12 @@ def slope(points: list[tuple[float, float]]) -> tuple[float, float]:
     return found.slope, math.sqrt(residuals / (len(points) - 2) / spread)
 
 
-def percentiles(name: str, seconds: list[float]) -> dict[str, float]:
+def percentiles(name: str, seconds: Sequence[float]) -> dict[str, float]:
     """Median and 99th percentile, in milliseconds."""
     return {f"{name}_p{int(q * 100)}_ms": quantile(seconds, q) * 1000 for q in (0.5, 0.99)}
 
 
-def quantile(values: list[float], q: float) -> float:
+def quantile(values: Sequence[float], q: float) -> float:
     """The q-quantile of what was measured, by the nearest rank."""
     ordered = sorted(values)
     return ordered[min(int(q * len(ordered)), len(ordered) - 1)]

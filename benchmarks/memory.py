@@ -7,9 +7,8 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import measure
-from benchmarks.bed import API, CONNECTIONS, FAST, NAMESPACES, Bed
-from benchmarks.filling import WRITES
+from benchmarks import filling, measure
+from benchmarks.bed import API, CONNECTIONS, NAMESPACES, Bed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,25 +59,25 @@ def status_writes(bed: Bed, times: int = BURST) -> dict[str, Any]:
 
 def foreign(bed: Bed) -> dict[str, Any]:
     """Large Secrets without our label: what they change at the start."""
-    before = [_start(bed) for _ in range(STARTS)]
+    before = [filling.restart(bed) for _ in range(STARTS)]
     payload = "x" * FOREIGN_BYTES
     for number in range(FOREIGN):
         namespace = f"bench-{number % NAMESPACES}"
         body = {"metadata": {"name": f"foreign-{number}"}, "stringData": {"large": payload}}
         bed.kube("POST", f"/api/v1/namespaces/{namespace}/secrets", body)
-    after = [_start(bed) for _ in range(STARTS)]
+    after = [filling.restart(bed) for _ in range(STARTS)]
     for number in range(FOREIGN):
         bed.kube("DELETE", f"/api/v1/namespaces/bench-{number % NAMESPACES}/secrets/foreign-{number}")
-    cpu = statistics.median(each[0] for each in after) / statistics.median(each[0] for each in before)
-    rss = statistics.median(each[1] for each in after) - statistics.median(each[1] for each in before)
-    return {"secrets": FOREIGN, "bytes_each": FOREIGN_BYTES, "start_cpu_ratio": cpu, "rss_difference_mib": rss}
 
+    def median(starts: list[dict[str, Any]], name: str) -> float:
+        return statistics.median(start[name] for start in starts)
 
-def _start(bed: Bed) -> tuple[float, float]:
-    bed.stop()
-    operator = bed.start(*FAST)
-    measure.wait(lambda: operator.get("/readyz")[0] == 200, "ready", pause=0.02)
-    return measure.settle(bed.pid), measure.rss_mib(bed.pid)
+    return {
+        "secrets": FOREIGN,
+        "bytes_each": FOREIGN_BYTES,
+        "start_cpu_ratio": median(after, "cpu_seconds") / median(before, "cpu_seconds"),
+        "rss_difference_mib": median(after, "rss_mib") - median(before, "rss_mib"),
+    }
 
 
 def _burst(bed: Bed, act: Callable[[Bed, int], None], times: int) -> dict[str, Any]:
@@ -110,5 +109,5 @@ def _burst(bed: Bed, act: Callable[[Bed, int], None], times: int) -> dict[str, A
         "bytes_each": slope,
         "bytes_each_error": error,
         "rss_mib": measure.rss_mib(bed.pid),
-        "writes": sum(row.startswith(WRITES) for row in bed.requests(mark)),
+        "writes": sum(row.startswith(filling.WRITES) for row in bed.requests(mark)),
     }

@@ -32,7 +32,7 @@ _COLUMNS: tuple[tuple[str, str, str], ...] = (
 _GOALS: tuple[tuple[str, int, str, Callable[[float], bool]], ...] = (
     ("fill: rate at least 0.8 of the bare loop's", 1000, "ratios.rate", lambda x: x >= 0.8),
     ("fill: CPU at most twice the bare loop's", 1000, "ratios.cpu", lambda x: x <= 2),
-    ("fill: at most 4 API calls each", 1000, "fill.calls", lambda x: x <= 4.1),
+    ("fill: at most 4 API calls each, and a tenth for the start and the CAs", 1000, "fill.calls", lambda x: x <= 4.1),
     ("fill: 1 token request each", 1000, "fill.token_requests", lambda x: x == 1),
     ("fill: peak RSS at 1,000 at most 110 MiB", 1000, "fill.peak_rss_mib", lambda x: x <= 110),
     ("fill: peak RSS at 5,000 at most 180 MiB", 5000, "fill.peak_rss_mib", lambda x: x <= 180),

@@ -145,7 +145,8 @@ class ControlPlane:
         self._admin.write(pki, "admin")
         self._write_service_account_keys()
         self.files.audit_policy.write_text(commands.AUDIT_POLICY)
-        self._context = client.trusting(self.ca_file, cert=pki / "admin.crt", key=pki / "admin.key")
+        self.admin_context = client.trusting(self.ca_file, cert=pki / "admin.crt", key=pki / "admin.key")
+        """TLS with the administrator's certificate."""
 
     def _write_service_account_keys(self) -> None:
         pki = self.dir / "pki"
@@ -218,7 +219,7 @@ class ControlPlane:
 
     def get(self, path: str, *, timeout: float = 10) -> tuple[int, bytes]:
         """GET a path as the admin: (status, body), status 0 when nobody answers."""
-        return client.get(self.site.address, self.port, path, self._context, timeout=timeout)
+        return client.get(self.site.address, self.port, path, self.admin_context, timeout=timeout)
 
     def restart_apiserver(self) -> None:
         """Kill it and start it again: watches break, nothing is lost.

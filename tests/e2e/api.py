@@ -18,7 +18,7 @@ _PLURALS = {"SquidexClient": "squidexclients", "Secret": "secrets", "ConfigMap":
 def connect(sandbox: Sandbox) -> httpx.Client:
     """A client with the administrator's rights."""
     plane = sandbox.control_plane
-    return httpx.Client(base_url=plane.url, verify=plane._context, trust_env=False, timeout=20)
+    return httpx.Client(base_url=plane.url, verify=plane.admin_context, trust_env=False, timeout=20)
 
 
 def path(body: Object) -> str:

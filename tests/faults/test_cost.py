@@ -135,7 +135,7 @@ def _burst(world: World, count: int) -> None:
 def _write_statuses(world: World, numbers: range) -> None:
     control_plane = world.sandbox.control_plane
     base = f"/apis/squidex-operator.io/v1beta1/namespaces/{world.namespace}/squidexclients"
-    connection = http.client.HTTPSConnection("127.0.0.1", control_plane.port, context=control_plane._context)
+    connection = http.client.HTTPSConnection("127.0.0.1", control_plane.port, context=control_plane.admin_context)
     headers = {"Content-Type": "application/merge-patch+json"}
     for number in numbers:
         body = json.dumps({"status": {"failures": number + 1}})
