@@ -214,8 +214,7 @@ def _peaks(run: Run, requests: Requests, found: Figures) -> None:
             count = bisect.bisect_left(times, at + PEAK_WINDOW) - first
             # What the old process had sent is still on its way when the new one begins.
             again = bisect.bisect_left(fresh, at + PEAK_WINDOW) - bisect.bisect_left(fresh, at - 1)
-            # Who has its turn may stand in line for a place, and go with those whose turn comes later.
-            if count > limits.burst * (1 + again) + PEAK_WINDOW * limits.rate + limits.concurrency:
+            if count > limits.burst * (1 + again) + PEAK_WINDOW * limits.rate:
                 found.violations.append(f"{url}: {count} token requests in 10 s at {at:.0f} s")
                 break
 

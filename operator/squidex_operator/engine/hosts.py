@@ -23,7 +23,10 @@ _TROUBLE_LASTS = dt.timedelta(minutes=15)
 _WAIT = dt.timedelta(minutes=1)
 
 _TURN_KEPT = dt.timedelta(minutes=5)
-"""Turns that were not used are lost: a thousand that were held up by something else would else all go at once, later."""
+"""Turns that were not used are lost."""
+
+_SHORT = dt.timedelta(seconds=1)
+"""So long a key keeps its place at a server for, when those before it used their turns late."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,9 @@ class NotYetError(Exception):
 @dataclasses.dataclass
 class _Host:
     bucket: schedule.Bucket
+    """Of turns. Hundreds of keys with a turn each may be held up by something else, and then all come at once."""
+    sent: schedule.Bucket
+    """Of token requests as they leave: what the server sees is never more than a full bucket and the rate."""
     in_flight: int = 0
     trouble_until: dt.datetime | None = None
     paused_until: dt.datetime | None = None
@@ -64,7 +70,7 @@ class _Host:
     def is_idle(self, now: dt.datetime) -> bool:
         """Nothing is lost when it is forgotten."""
         busy = self.in_flight or self.reserved or self.in_line or self.parked
-        times = (self.paused_until, self.trouble_until, self.bucket.full_at)
+        times = (self.paused_until, self.trouble_until, self.bucket.full_at, self.sent.full_at)
         return not (busy or any(time and now < time for time in times))
 
     def park(self, key: Hashable) -> None:
@@ -113,15 +119,17 @@ class Hosts:
             fetch: a token request, which uses up the key's turn.
 
         Raises:
-            NotYetError: it is not the key's turn, or the server is in trouble and somebody else tries it already.
+            NotYetError: it is not the key's turn, or those before it used theirs late, or the server is in trouble and somebody
+                else tries it already.
         """
         if fetch and (at := self.turn(host, key)):
             raise NotYetError(at)
         state = self._host(host)
         await self._enter(state, key)
-        if fetch:
-            state.reserved.pop(key, None)
         try:
+            if fetch:
+                state.reserved.pop(key, None)
+                await self._pace(state)
             yield
         finally:
             state.in_flight -= 1
@@ -151,6 +159,15 @@ class Hosts:
         finally:
             if state.in_line.get(key) is place:
                 del state.in_line[key]
+
+    async def _pace(self, state: _Host) -> None:
+        now = self._now()
+        at, sent = state.sent.take(now)
+        if at - now > _SHORT:
+            raise NotYetError(at)
+        state.sent = sent
+        if at > now:
+            await asyncio.sleep((at - now).total_seconds())
 
     def _room(self, state: _Host) -> int:
         return 1 if state.in_trouble(self._now()) else self._limits.concurrency
@@ -187,7 +204,7 @@ class Hosts:
         for state in self._hosts.values():
             state.paused_until = state.trouble_until = None
             state.reserved.clear()
-            state.bucket = schedule.Bucket(self._limits.rate, self._limits.burst)
+            state.bucket = state.sent = self._full_bucket()
 
     def forget(self, key: Hashable) -> None:
         """A key that will not come back: another one gets its place."""
@@ -199,5 +216,8 @@ class Hosts:
         if host not in self._hosts:
             now = self._now()
             self._hosts = {name: state for name, state in self._hosts.items() if not state.is_idle(now)}
-            self._hosts[host] = _Host(schedule.Bucket(self._limits.rate, self._limits.burst))
+            self._hosts[host] = _Host(self._full_bucket(), self._full_bucket())
         return self._hosts[host]
+
+    def _full_bucket(self) -> schedule.Bucket:
+        return schedule.Bucket(self._limits.rate, self._limits.burst)

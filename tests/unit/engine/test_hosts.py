@@ -96,6 +96,39 @@ def test_turns_that_nobody_used_are_not_saved_up() -> None:
     assert len(ready) == 2
 
 
+def test_turns_that_are_used_late_do_not_all_go_at_once() -> None:
+    async def main() -> None:
+        gate = Gate(rate=0.5, burst=3)
+        keys = [str(n) for n in range(10)]
+        for key in keys:
+            gate.hosts.turn(HOST, key)
+            gate.let_go(key)
+        gate.clock.advance(minutes=1)  # the API server did not answer, for example: nobody could use its turn
+        ended = await asyncio.gather(*(gate.start(key, fetch=True) for key in keys), return_exceptions=True)
+        assert ended[:3] == [None] * 3
+        assert {getattr(error, "at", None) for error in ended[3:]} == {gate.clock.now() + dt.timedelta(seconds=2)}
+        assert gate.state().in_flight == 0
+        # They take new turns, and no other was used up by this.
+        gate.clock.advance(seconds=2)
+        await gate.start(keys[3], fetch=True)
+
+    run(main)
+
+
+def test_who_is_a_moment_too_early_waits_in_its_place() -> None:
+    async def main() -> None:
+        gate = Gate(rate=20.0, burst=1)
+        began = asyncio.get_running_loop().time()
+        for key in ("first", "second"):
+            gate.hosts.turn(HOST, key)
+            gate.let_go(key)
+        gate.clock.advance(seconds=1)
+        await asyncio.gather(*(gate.start(key, fetch=True) for key in ("first", "second")))
+        assert asyncio.get_running_loop().time() - began >= 0.05
+
+    run(main)
+
+
 def test_a_used_turn_is_gone() -> None:
     async def main() -> None:
         gate = Gate(rate=1.0, burst=1)

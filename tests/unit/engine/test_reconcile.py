@@ -547,9 +547,10 @@ def test_who_waits_for_its_turn_costs_nothing_and_comes_back_for_it() -> None:
         world.queue.wake(key)  # by an event before its time
     world.run()
     assert [call for call in world.cluster.calls if "patch_status" not in call] == []
-    world.clock.advance(seconds=30)
-    world.run()
-    assert len(world.squidex.granted) == 4
+    for granted in (2, 3, 4):
+        world.clock.advance(seconds=10)
+        world.run()
+        assert len(world.squidex.granted) == granted
 
 
 def test_two_rules_that_disagree_make_no_hot_loop(
