@@ -15,7 +15,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """What a program that failed has said, which is never nothing."""
+    return done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The end of it, for a line of ours."""
+    return said(done).splitlines()[-1]
 
 
 class SandboxError(Exception):

@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from sandbox.binaries.progress import Progress, say
-from sandbox.errors import PackageMissing
+from sandbox.errors import PackageMissing, last_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,9 +49,3 @@ def _apt(apt: str, *args: str) -> subprocess.CompletedProcess[str]:
         )
     except subprocess.TimeoutExpired:
         raise PackageMissing(f"`apt-get {args[0]}` took more than {APT_TIMEOUT} s") from None
-
-
-def last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """What a program said at its end."""
-    text = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
-    return text.splitlines()[-1]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
+
+from squidex_operator.engine import queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +25,12 @@ def pytest_configure() -> None:
 def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Tell of something measured, in one line. It is printed at the end of the run, from other processes too."""
     return lambda line: record_property(_FIGURE, line)
+
+
+@pytest.fixture
+def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue looks at the clock less often: on virtual time the rules are the same, and days take seconds."""
+    monkeypatch.setattr(queue, "LONGEST_SLEEP", dt.timedelta(minutes=15))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

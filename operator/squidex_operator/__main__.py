@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _calm_collector() -> None:
-    """Leave what was imported out of garbage collection, and collect less often (docs/performance.md).
+    """Leave what was imported out of garbage collection, and collect less often (docs/adr/0017).
 
     A full collection walks through all objects, with the event loop standing still; a quarter of a million of them are
     modules, classes and functions, which stay.

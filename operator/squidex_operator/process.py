@@ -200,12 +200,9 @@ class Process:
                 refresh = client.spec.refresh if client.spec else resource.Refresh()
                 due = schedule.renewal_due(target.issued_at, target.expires_at, refresh, client.uid).timestamp()
                 expiry = target.expires_at.timestamp()
-            conditions = client.status.get("conditions") or []
             yield metrics.ClientFigures(
                 *key,
-                ready=any(
-                    c.get("type") == reasons.ConditionType.READY and c.get("status") == "True" for c in conditions
-                ),
+                ready=client.condition(reasons.ConditionType.READY).get("status") == "True",
                 expiry=expiry,
                 next_refresh=due,
                 failures=failure.count if failure else 0,

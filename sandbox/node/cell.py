@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandbox.errors import SandboxError
+from sandbox.errors import SandboxError, said
 from sandbox.node.cgroups import Cgroups
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def run_in(
     command = [str(part) for part in (*PYTHON, ENTER, household / "cell" / "setup.json", *args)]
     done = subprocess.run(command, input=input, capture_output=True, text=True, check=False)
     if check and done.returncode != 0:
-        said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
-        raise SandboxError(f"in the node, {' '.join(map(str, args))}: {said}")
+        raise SandboxError(f"in the node, {' '.join(map(str, args))}: {said(done)}")
     return done
 
 

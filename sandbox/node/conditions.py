@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from sandbox import packages
-from sandbox.errors import NodeUnavailable, PackageMissing
+from sandbox.errors import NodeUnavailable, PackageMissing, last_line
 
 PACKAGES = {"runc": "runc", "ip": "iproute2", "unshare": "util-linux"}
 """Programs and the Debian packages that have them. runc is not built here: it needs a C compiler and libseccomp."""
@@ -37,4 +37,4 @@ def prepare() -> None:
     command = [packages.which("unshare") or "unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup"]
     done = subprocess.run([*command, "--fork", "true"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise unavailable(f"this root may not make namespaces ({packages.last_line(done)})")
+        raise unavailable(f"this root may not make namespaces ({last_line(done)})")

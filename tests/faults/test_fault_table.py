@@ -7,26 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import datetime as dt
 from typing import TYPE_CHECKING
 
 import pytest
 
-from squidex_operator.engine import queue
-from tests.simulation import faults, lab, process, virtual
+from tests.simulation import faults, lab, virtual
+from tests.simulation.virtual import DAY, HOUR, MINUTE
 
 if TYPE_CHECKING:
     from tests.simulation import squidex
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
-
-# Fewer of the looks that this is not about.
-CALM = process.Settings(keys_interval=dt.timedelta(hours=2), relist_interval=dt.timedelta(hours=12))
-
-
-@pytest.fixture(autouse=True)
-def _seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "LONGEST_SLEEP", dt.timedelta(minutes=15))
+pytestmark = pytest.mark.usefixtures("seldom")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +103,7 @@ def test_first_fetch(case: Case) -> None:
     pace = case.first or case.pace
 
     async def run() -> None:
-        async with lab.running(CALM) as world:
+        async with lab.running(lab.CALM) as world:
             server = world.first
             began = _begin(server, case.fault, "token")
             world.create("app", server)
@@ -134,7 +125,7 @@ def test_first_fetch(case: Case) -> None:
 @_each(TOKEN_CASES)
 def test_renewal(case: Case) -> None:
     async def run() -> None:
-        async with lab.running(CALM) as world:
+        async with lab.running(lab.CALM) as world:
             server = world.first
             world.create("app", server)
             await world.until_works("app", server, 5)
@@ -165,7 +156,7 @@ def test_renewal(case: Case) -> None:
 @_each(CASES)
 def test_probe(case: Case) -> None:
     async def run() -> None:
-        async with lab.running(CALM) as world:
+        async with lab.running(lab.CALM) as world:
             server = world.first
             world.create("app", server)
             await world.until_works("app", server, 5)
@@ -212,7 +203,7 @@ def test_keys(case: Case) -> None:
 @_each(TOKEN_CASES)
 def test_a_change_ends_the_wait_at_once(case: Case, change: str) -> None:
     async def run() -> None:
-        async with lab.running(CALM) as world:
+        async with lab.running(lab.CALM) as world:
             server = world.first
             _begin(server, case.fault, "token")
             world.create("app", server)

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import datetime as dt
 from typing import Any
 
 import pytest
 
-from squidex_operator.engine import queue
-from tests.simulation import lab, process, standin, virtual
+from tests.simulation import lab, standin, virtual
+from tests.simulation.virtual import DAY, HOUR, MINUTE
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
-
-CALM = process.Settings(keys_interval=dt.timedelta(hours=2), relist_interval=dt.timedelta(hours=12))
+pytestmark = pytest.mark.usefixtures("seldom")
 
 BURST = 10
 """Token requests of one SquidexClient at once; then one a minute."""
-
-
-@pytest.fixture(autouse=True)
-def _seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "LONGEST_SLEEP", dt.timedelta(minutes=15))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +81,7 @@ CASES = {
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
 def test_a_day_of(case: Case) -> None:
     async def run() -> None:
-        async with lab.running(CALM, make=standin.StandIn) as world:
+        async with lab.running(lab.CALM, make=standin.StandIn) as world:
             server = world.first
             assert isinstance(server, standin.StandIn)
             server.patch(case.patch)
@@ -107,7 +99,7 @@ def test_a_day_of(case: Case) -> None:
 
 def test_a_server_that_shortens_the_lifetime_is_followed_from_the_next_token_on() -> None:
     async def run() -> None:
-        async with lab.running(CALM, make=standin.StandIn) as world:
+        async with lab.running(lab.CALM, make=standin.StandIn) as world:
             server = world.first
             assert isinstance(server, standin.StandIn)
             world.create("app", server)

@@ -14,19 +14,14 @@ from typing import Any
 import pytest
 
 from sandbox.squidex import faults, switches
-from squidex_operator.engine import queue
 from tests.simulation import lab, process, standin, virtual
+from tests.simulation.virtual import DAY, HOUR, MINUTE
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+pytestmark = pytest.mark.usefixtures("seldom")
 
 # In three phases nobody asks for the keys, in the fourth nobody asks about the token: each is seen alone.
 PROBES = process.Settings(keys_interval=dt.timedelta(hours=48), relist_interval=dt.timedelta(hours=12))
 KEYS = dataclasses.replace(PROBES, keys_interval=dt.timedelta(minutes=5))
-
-
-@pytest.fixture(autouse=True)
-def _seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "LONGEST_SLEEP", dt.timedelta(minutes=15))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import logging
 from typing import TYPE_CHECKING
 
 import pytest
 
-from squidex_operator.engine import queue
-from tests.simulation import faults, figures, lab, process, standin, virtual
+from tests.simulation import faults, figures, lab, standin, virtual
+from tests.simulation.virtual import DAY, HOUR, MINUTE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.simulation import squidex
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
-
-# Fewer of the looks that this is not about.
-CALM = process.Settings(keys_interval=dt.timedelta(hours=2), relist_interval=dt.timedelta(hours=12))
-
-
-@pytest.fixture(autouse=True)
-def _seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "LONGEST_SLEEP", dt.timedelta(minutes=15))
+pytestmark = pytest.mark.usefixtures("seldom")
 
 
 def test_a_replaced_key_is_noticed_within_the_interval_and_costs_one_request() -> None:
@@ -44,7 +35,7 @@ def test_a_replaced_key_is_noticed_within_the_interval_and_costs_one_request() -
 
 def test_after_a_restart_probes_are_spread_and_none_is_put_off() -> None:
     async def run() -> None:
-        async with lab.running(CALM) as world:
+        async with lab.running(lab.CALM) as world:
             server, many = world.first, 120
             for number in range(many):
                 world.create(f"app-{number}", server)
@@ -206,7 +197,7 @@ def test_a_key_that_is_replaced_while_the_secret_is_wrong_is_no_hot_loop() -> No
 )
 def test_a_server_that_comes_back_is_not_flooded(fault: faults.Fault) -> None:
     async def run() -> None:
-        async with lab.running(CALM) as world:
+        async with lab.running(lab.CALM) as world:
             server, many = world.first, 600
             server.faults = [fault]
             for number in range(many):
@@ -260,7 +251,7 @@ def test_a_key_that_is_replaced_after_the_clock_was_set_back_is_noticed_as_soon_
 @pytest.mark.parametrize("ahead", [2 * HOUR, 9 * DAY, 200 * DAY], ids=["two hours", "nine days", "200 days"])
 def test_a_token_of_a_clock_that_was_ahead_does_not_die_unnoticed(ahead: float) -> None:
     async def run() -> None:
-        async with lab.running(CALM) as world:
+        async with lab.running(lab.CALM) as world:
             world.process.set_clock(ahead)
             await asyncio.sleep(MINUTE)
             world.create("app", world.first, probe={"mode": "Off"})
@@ -286,7 +277,7 @@ def test_a_token_of_a_clock_that_was_ahead_does_not_die_unnoticed(ahead: float) 
 )
 def test_a_server_in_trouble_holds_up_no_other(fault: faults.Fault) -> None:
     async def run() -> None:
-        async with lab.running(CALM) as world:
+        async with lab.running(lab.CALM) as world:
             world.first.faults = [fault]
             for number in range(200):
                 world.create(f"bad-{number}", world.first)

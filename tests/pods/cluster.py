@@ -15,7 +15,7 @@ from sandbox import binaries, images
 from sandbox.binaries.model import missing
 from sandbox.binaries.settings import Settings
 from sandbox.environment import Sandbox
-from sandbox.errors import SandboxError
+from sandbox.errors import SandboxError, said
 from sandbox.node import preparation
 from sandbox.operator_process import NAMESPACE
 from sandbox.places import REPOSITORY
@@ -56,7 +56,7 @@ class ForeignPlane:
         command = [self.kubectl, f"--kubeconfig={self.admin_kubeconfig}", *map(str, args)]
         done = subprocess.run(command, input=input, capture_output=True, text=True, check=False)
         if check and done.returncode != 0:
-            raise SandboxError(f"kubectl {' '.join(map(str, args))}: {done.stderr.strip() or done.stdout.strip()}")
+            raise SandboxError(f"kubectl {' '.join(map(str, args))}: {said(done)}")
         return done
 
     def get(self, path: str, *, timeout: float = 10) -> tuple[int, bytes]:

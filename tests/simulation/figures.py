@@ -11,13 +11,13 @@ from squidex_operator.engine import hosts
 from tests.simulation import gaps
 from tests.simulation import judge as judge_module
 from tests.simulation.cluster import CLIENTS, Key
+from tests.simulation.virtual import DAY, HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.simulation.scenario import Run
 
-HOUR, DAY = 3600.0, 86400.0
 
 PEAK_WINDOW = 10.0
 """Seconds."""

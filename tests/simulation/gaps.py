@@ -10,11 +10,11 @@ import durationpy
 from squidex_operator.engine import hosts
 from tests.simulation import judge as judge_module
 from tests.simulation.cluster import CLIENTS, Key
+from tests.simulation.virtual import HOUR
 
 if TYPE_CHECKING:
     from tests.simulation.scenario import Run
 
-HOUR = 3600.0
 
 _SETTLE = 30.0
 """Seconds that any reaction may take: late events, slow servers, a server that is asked at most so often."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import datetime as dt
 import itertools
 import random
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 NAMESPACE = "shop"
+
+CALM = process.Settings(keys_interval=dt.timedelta(hours=2), relist_interval=dt.timedelta(hours=12))
+"""Fewer of the looks that a test is not about."""
 
 
 class Lab:

@@ -11,12 +11,11 @@ from tests.simulation import cluster as cluster_module
 from tests.simulation import judge as judge_module
 from tests.simulation import squidex, virtual
 from tests.simulation.cluster import CLIENTS, SECRETS, Body, Key
+from tests.simulation.virtual import DAY, HOUR, MINUTE
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Coroutine, Mapping
-
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 
 class People:

@@ -16,13 +16,13 @@ from tests.simulation import cluster as cluster_module
 from tests.simulation import figures, people, process, squidex, virtual, weather
 from tests.simulation import judge as judge_module
 from tests.simulation.cluster import Key
+from tests.simulation.virtual import DAY, HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 logger = logging.getLogger(__name__)
 
-HOUR, DAY = 3600.0, 86400.0
 
 STEADY = 4 * DAY
 """So long before the end everything has settled."""

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from squidex_operator.engine import queue
 from squidex_operator.policy import backoff, schedule
 from tests.simulation import figures, scenario
 
 if TYPE_CHECKING:
     from squidex_operator.api import resource
+
+pytestmark = pytest.mark.usefixtures("seldom")
 
 SMALL = scenario.Plan(
     clients=60,
@@ -29,11 +30,6 @@ SMALL = scenario.Plan(
     acts_per_client=0.5,
 )
 TINY = dataclasses.replace(SMALL, clients=20, days=60)
-
-
-@pytest.fixture(autouse=True)
-def _seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "LONGEST_SLEEP", dt.timedelta(minutes=15))
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+"""Seconds."""
+
 BASE = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 """The true time at which the loop's clock is 0."""
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from tests.simulation import faults, squidex, virtual
 from tests.simulation import judge as judge_module
 from tests.simulation import process as process_module
+from tests.simulation.virtual import DAY, HOUR, MINUTE
 
 if TYPE_CHECKING:
     import random
-
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 _TRANSIENT = 11 * MINUTE
 """The longest wait after a failure that will pass, with a minute for the work."""

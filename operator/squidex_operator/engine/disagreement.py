@@ -12,7 +12,6 @@ from squidex_operator.policy import backoff, observed, render
 _SOON = dt.timedelta(hours=2)
 """A token that is refused so soon after its predecessor was: twice the longest wait between the two."""
 
-
 _REFUSED_KEPT = dt.timedelta(hours=1)
 """How long a new token that was refused is asked about again before another is fetched: each stays in Squidex for good."""
 
@@ -28,8 +27,7 @@ def refused_before(t: tools.Tools, p: attempt.Pass, inputs: str) -> render.Grant
     age = abs(now - kept.grant.issued_at)
     if age > _REFUSED_KEPT:
         return None
-    doubted = until(p.record, now) is not None
-    if not doubted and t.servers.has_replaced(p.spec.base_url, kept.grant.key_id, kept.grant.issued_at, now):
+    if _is_replaced(t, p, kept.grant.key_id, kept.grant.issued_at):
         # Its key may have been replaced just now; or the list of keys is another replica's. The next one will tell.
         doubt(t, p.record)
         return None
@@ -41,11 +39,15 @@ def _is_in_need(t: tools.Tools, p: attempt.Pass) -> bool:
     seen = p.target_seen(t.inventory)
     if not isinstance(seen, observed.TargetSeen) or not seen.token_intact or seen.issued_at is None:
         return True
-    now = t.now()
-    if seen.expires_at is None or now >= seen.expires_at:
+    if seen.expires_at is None or t.now() >= seen.expires_at:
         return True
-    doubted = until(p.record, now) is not None
-    return not doubted and t.servers.has_replaced(p.spec.base_url, seen.key_id, seen.issued_at, now)
+    return _is_replaced(t, p, seen.key_id, seen.issued_at)
+
+
+def _is_replaced(t: tools.Tools, p: attempt.Pass, key_id: str, issued_at: dt.datetime) -> bool:
+    """Whether the server says that the key of a token is gone, and is to be believed."""
+    now = t.now()
+    return until(p.record, now) is None and t.servers.has_replaced(p.spec.base_url, key_id, issued_at, now)
 
 
 def note(t: tools.Tools, p: attempt.Pass, cause: reasons.Cause, grant: render.Grant) -> None:

@@ -317,7 +317,7 @@ def failure_from(client: observed.Client) -> backoff.Failure | None:
     """The last failure, from the status: a restart must not start all backoffs anew."""
     status = client.status
     at, next_attempt = (render.parse_time(status.get(key)) for key in ("lastFailureTime", "nextAttemptTime"))
-    found = {c.get("type"): c for c in status.get("conditions") or []}.get(reasons.ConditionType.REFRESH_FAILING, {})
+    found = client.condition(reasons.ConditionType.REFRESH_FAILING)
     if not status.get("failures") or at is None or next_attempt is None or found.get("status") != "True":
         return None
     try:

@@ -19,6 +19,10 @@ class ServerKey(NamedTuple):
 
 
 _PAUSE = dt.timedelta(minutes=1)
+"""Between two questions that somebody's refused token asks; they are the same question."""
+
+_AHEAD = dt.timedelta(minutes=1)
+"""A token that was issued so far in the future was issued before the clock was set back; less is two clocks."""
 
 _NAMED = 8
 """Keys in a log line."""
@@ -84,7 +88,7 @@ class Servers:
         if not key_id or snapshot is None or key_id in snapshot.ids:
             return False
         # A token of the future was issued before the clock was set back, and so before anything that is known here.
-        return snapshot.at > issued_at or issued_at > now + _PAUSE
+        return snapshot.at > issued_at or issued_at > now + _AHEAD
 
     def publishes(self, base_url: str, key_id: str) -> bool | None:
         """Whether the server publishes this key; None where it is not known."""

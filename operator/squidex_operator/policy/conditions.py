@@ -71,11 +71,11 @@ def build(
         _Condition.REFRESH_FAILING: _refresh_failing(failure, has_token=checks.target(o) is not None),
         _Condition.STALLED: _stalled(ready, stalled.problem(now, o, stopped)),
         _Condition.TOKEN_ACCEPTED: _token_accepted(now, o, spec, previous),
-        _Condition.CREDENTIALS_AVAILABLE: _credentials_available(o, previous),
+        _Condition.CREDENTIALS_AVAILABLE: _credentials_available(o),
     }
     status: dict[str, Any] = {
         "observedGeneration": o.client.generation,
-        "conditions": [_condition(now, o, kind, finding, previous) for kind, finding in findings.items()],
+        "conditions": [_condition(now, o, kind, finding) for kind, finding in findings.items()],
         "failures": max(failure.count, 0) if failure else 0,
     }
     if failure:
@@ -179,7 +179,7 @@ def _token_accepted(
     if spec is not None and spec.probe.mode == "Off":
         return _Finding("Unknown", _Reason.PROBE_OFF, "spec.probe.mode is Off.")
     if o.probed is None or o.probed.data_hash != seen.data_hash:
-        was = _previous(previous, _Condition.TOKEN_ACCEPTED)
+        was = _previous(o.client, _Condition.TOKEN_ACCEPTED)
         same_token = seen.issued_at and previous.get("issuedAt") == render.format_time(seen.issued_at)
         if was and same_token and was.reason not in _SAID_WITHOUT_ASKING:
             return was
@@ -205,11 +205,11 @@ def _disagreement(o: observed.Observed) -> str:
     )
 
 
-def _credentials_available(o: observed.Observed, previous: Mapping[str, Any]) -> _Finding:
+def _credentials_available(o: observed.Observed) -> _Finding:
     if isinstance(o.credentials, backoff.Problem):
         return _Finding("False", o.credentials.reason, o.credentials.message)
     if o.credentials is observed.UNKNOWN:
-        was = _previous(previous, _Condition.CREDENTIALS_AVAILABLE)
+        was = _previous(o.client, _Condition.CREDENTIALS_AVAILABLE)
         return was or _Finding("Unknown", _Reason.PENDING, "The credentials Secret was not looked at yet.")
     if o.credentials.trimmed:
         return _Finding(
@@ -253,29 +253,19 @@ def _token_facts(
     return facts
 
 
-def _condition(
-    now: dt.datetime,
-    o: observed.Observed,
-    kind: _Condition,
-    finding: _Finding,
-    previous: Mapping[str, Any],
-) -> dict[str, Any]:
-    since = render.format_time(now)
-    for was in previous.get("conditions") or []:
-        if was.get("type") == kind and was.get("status") == finding.status:
-            since = was.get("lastTransitionTime") or since
+def _condition(now: dt.datetime, o: observed.Observed, kind: _Condition, finding: _Finding) -> dict[str, Any]:
+    was = o.client.condition(kind)
+    since = was.get("lastTransitionTime") if was.get("status") == finding.status else None
     return {
         "type": str(kind),
         "status": finding.status,
         "reason": str(finding.reason),
         "message": finding.message,
-        "lastTransitionTime": since,
+        "lastTransitionTime": since or render.format_time(now),
         "observedGeneration": o.client.generation,
     }
 
 
-def _previous(status: Mapping[str, Any], kind: _Condition) -> _Finding | None:
-    for was in status.get("conditions") or []:
-        if was.get("type") == kind and was.get("reason"):
-            return _Finding(was["status"], was["reason"], was.get("message") or "")
-    return None
+def _previous(client: observed.Client, kind: _Condition) -> _Finding | None:
+    was = client.condition(kind)
+    return _Finding(was["status"], was["reason"], was.get("message") or "") if was.get("reason") else None

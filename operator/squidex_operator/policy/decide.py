@@ -173,8 +173,8 @@ def _credentials_doubtful(now: dt.datetime, o: observed.Observed, spec: resource
         return True
     if o.credentials is not observed.UNKNOWN:
         return False
-    conditions = {c.get("type"): c.get("status") for c in o.client.status.get("conditions") or []}
-    if checks.spec_changed(o) or conditions.get(reasons.ConditionType.CREDENTIALS_AVAILABLE) != "True":
+    available = o.client.condition(reasons.ConditionType.CREDENTIALS_AVAILABLE)
+    if checks.spec_changed(o) or available.get("status") != "True":
         return True
     seen = checks.target(o)
     if o.watched_credentials is None or seen is None or seen.opaque:

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from squidex_operator.api import resource
+from squidex_operator.api import reasons, resource
 from squidex_operator.policy import backoff
 from squidex_operator.policy import credentials as credentials_policy
 
@@ -32,6 +32,11 @@ class Client:
     def target_name(self) -> str:
         """The target Secret's name: by default the SquidexClient's own."""
         return (self.spec.target.name if self.spec else None) or self.name
+
+    def condition(self, kind: reasons.ConditionType) -> Mapping[str, Any]:
+        """A condition of its status; empty where it has none of that type."""
+        found = (each for each in self.status.get("conditions") or [] if each.get("type") == kind)
+        return next(found, {})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

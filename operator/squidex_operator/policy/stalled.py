@@ -3,8 +3,6 @@ and not stalled is read as in progress, one that is stalled as failed (docs/adr/
 """
 
 import datetime as dt
-from collections.abc import Mapping
-from typing import Any
 
 from squidex_operator.api import reasons
 from squidex_operator.policy import backoff, decide, observed, render
@@ -37,7 +35,8 @@ def problem(now: dt.datetime, o: observed.Observed, stopped: backoff.Problem | N
     permanent = failure.problem.kind is backoff.Kind.PERMANENT or failure.problem.reason in _UP_TO_A_PERSON
     if permanent and not (failure.problem.reason is reasons.Reason.TARGET_NOT_OWNED and decide.was_left_behind(o)):
         return failure.problem
-    since = _failing_since(o.client.status)
+    failing = o.client.condition(reasons.ConditionType.REFRESH_FAILING)
+    since = render.parse_time(failing.get("lastTransitionTime")) if failing.get("status") == "True" else None
     return failure.problem if since is not None and now - since >= PATIENCE else None
 
 
@@ -46,10 +45,3 @@ def _says_something(o: observed.Observed, failure: backoff.Failure) -> bool:
     if failure.problem.reason is reasons.Reason.TARGET_NOT_OWNED:
         return failure.generation == o.client.generation
     return o.client.spec is not None and decide.failure_applies(o, o.client.spec)
-
-
-def _failing_since(status: Mapping[str, Any]) -> dt.datetime | None:
-    for condition in status.get("conditions") or []:
-        if condition.get("type") == reasons.ConditionType.REFRESH_FAILING and condition.get("status") == "True":
-            return render.parse_time(condition.get("lastTransitionTime"))
-    return None

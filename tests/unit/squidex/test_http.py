@@ -110,27 +110,17 @@ async def _hang(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) ->
     await asyncio.Event().wait()
 
 
-async def _drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    while True:
-        writer.write(b" ")
-        await writer.drain()
-        await asyncio.sleep(0.01)
+def _drip(begin: bytes, again: bytes) -> wire.Handler:
+    """Says something all the time, and never comes to an end."""
 
+    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(begin)
+        while True:
+            writer.write(again)
+            await writer.drain()
+            await asyncio.sleep(0.01)
 
-async def _drip_headers(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
-    while True:
-        writer.write(b"x")
-        await writer.drain()
-        await asyncio.sleep(0.01)
-
-
-async def _hints(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while True:
-        writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
-        await writer.drain()
-        await asyncio.sleep(0.01)
+    return serve
 
 
 async def _promise(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -163,13 +153,12 @@ async def _endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 @pytest.mark.parametrize(
     "server",
-    [_hang, _drip, _drip_headers, _hints, _promise],
-    ids=[
-        "a server that says nothing",
-        "a body that drips",
-        "headers that drip",
-        "hints without end",
-        "a chunk that never comes",
+    [
+        pytest.param(_hang, id="a server that says nothing"),
+        pytest.param(_drip(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" "), id="a body that drips"),
+        pytest.param(_drip(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"), id="headers that drip"),
+        pytest.param(_drip(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"), id="hints without end"),
+        pytest.param(_promise, id="a chunk that never comes"),
     ],
 )
 def test_the_time_out_is_for_the_whole_exchange(server: wire.Handler) -> None:
