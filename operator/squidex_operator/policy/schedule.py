@@ -114,7 +114,7 @@ class Bucket:
         set_back = max(dt.timedelta(), (self.taken_at or now) - now)
         full_at = max(now, (self.full_at or now) - set_back)
         at = max(now, full_at - interval * (self.burst - 1))
-        return at, dataclasses.replace(self, full_at=full_at + interval, taken_at=now)
+        return at, Bucket(self.rate, self.burst, full_at + interval, now)
 
     def put_back(self) -> "Bucket":
         """The bucket with one more: a turn that was taken and will not be used."""
