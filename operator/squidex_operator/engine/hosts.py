@@ -168,6 +168,8 @@ class Hosts:
         state.sent = sent
         if at > now:
             await asyncio.sleep((at - now).total_seconds())
+        if state.paused_until is not None and self._now() < state.paused_until:
+            raise NotYetError(state.paused_until)  # it asked for that while the key waited here or in line
 
     def _room(self, state: _Host) -> int:
         return 1 if state.in_trouble(self._now()) else self._limits.concurrency

@@ -330,6 +330,25 @@ def test_retry_after_holds_up_token_requests_and_no_others() -> None:
     run(main)
 
 
+def test_retry_after_holds_up_who_stands_in_line_too() -> None:
+    async def main() -> None:
+        gate = Gate(concurrency=2)
+        held = [gate.start("a", fetch=True), gate.start("b", fetch=True)]
+        await turns()
+        fetch, probe = gate.start("fetch", fetch=True), gate.start("probe")
+        await turns()
+        gate.hosts.note(HOST, problem(reasons.Reason.RATE_LIMITED, retry_after=90))
+        for key in ("a", "b", "fetch", "probe"):
+            gate.let_go(key)
+        with pytest.raises(hosts.NotYetError) as caught:
+            await fetch
+        assert caught.value.at == gate.clock.now() + dt.timedelta(seconds=90)
+        await asyncio.gather(*held, probe)
+        assert gate.state().in_flight == 0
+
+    run(main)
+
+
 def test_retry_after_of_a_week_is_cut_down() -> None:
     gate = Gate()
     gate.hosts.note(HOST, problem(reasons.Reason.RATE_LIMITED, retry_after=7 * 24 * 3600))
