@@ -249,7 +249,10 @@ def _translate(host: str, error: Exception, timeout: float) -> errors.SquidexErr
                 reasons.Reason.TLS_ERROR, f"The certificate of {host} is not trusted ({why}). {advice}"
             )
         if isinstance(link, ssl.SSLError | aiohttp.ClientSSLError):
-            return errors.UnclearError(reasons.Reason.TLS_ERROR, f"No TLS connection to {host} could be made.")
+            return errors.UnclearError(
+                reasons.Reason.TLS_ERROR,
+                f"No TLS connection to {host} could be made. Is it https that is served on that port, in TLS 1.2 or later?",
+            )
     if any(isinstance(link, TimeoutError | httpx.ReadTimeout | httpx.PoolTimeout) for link in chain):
         return errors.UnavailableError(reasons.Reason.TIMEOUT, f"{host} did not answer within {timeout:g} s.")
     return errors.UnavailableError(

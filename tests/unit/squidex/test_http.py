@@ -483,6 +483,23 @@ def test_a_server_that_speaks_no_tls_says_so(authority: certificates.Authority) 
     assert failure(work, timeout=1).problem.reason in (Reason.TLS_ERROR, Reason.TIMEOUT)
 
 
+def test_a_server_that_answers_in_clear_says_what_to_look_at(authority: certificates.Authority) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def work(sender: http.Http) -> None:
+        async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            await sender.send("GET", f"https://127.0.0.1:{port}", ca=authority.cert.decode())
+
+    error = failure(work)
+    assert error.problem.reason is Reason.TLS_ERROR
+    assert "Is it https that is served on that port" in error.problem.message
+
+
 @pytest.mark.parametrize(
     "ca",
     [
