@@ -87,6 +87,7 @@ def run(count: int, parts: set[str], concurrencies: Sequence[int]) -> dict[str, 
             measured("targets", healing.targets(bed))
             measured("targets_while_filling", healing.targets_while_filling(bed))
             measured("rotation", healing.rotation(bed))
+            measured("rotation_of_many", healing.rotation_of_many(bed))
             measured("keys", healing.keys(bed))
         if "memory" in parts:
             measured("reconciles", memory.reconciles(bed))

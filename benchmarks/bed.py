@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import datetime as dt
 import http.client
 import json
@@ -14,7 +15,7 @@ from benchmarks import measure
 from sandbox.controlplane import client
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sandbox.environment import Sandbox
     from sandbox.operator_process import Operator
@@ -75,15 +76,14 @@ class Bed:
             },
         }
 
-    def create_clients(self) -> None:
+    def create_clients(self, prefix: str = "c") -> None:
         """Make all SquidexClients, over several connections: kubectl takes one after the other."""
 
         def work(numbers: range) -> None:
             each = Bed(self.sandbox, self.count)
             for number in numbers:
-                found = each.kube(
-                    "POST", f"{API}/namespaces/bench-{number % NAMESPACES}/squidexclients", self.client(number)
-                )
+                body = self.client(number, prefix)
+                found = each.kube("POST", f"{API}/namespaces/{body['metadata']['namespace']}/squidexclients", body)
                 if found.get("kind") != "SquidexClient":
                     raise RuntimeError(f"SquidexClient {number} was not created: {found.get('message')}")
 
@@ -159,13 +159,27 @@ class Bed:
         times = [dt.datetime.fromisoformat(row.received_at).timestamp() for row in rows if row.verb == "watch"]
         return min(times, default=None)
 
+    @contextlib.contextmanager
+    def watching(self, path: str, selector: str) -> Iterator[Iterator[Any]]:
+        """Objects as they are now and after each change: asking again and again would take the machine from what is measured."""
+        connection = self._connect()
+        try:
+            connection.request("GET", f"{path}?watch=true&{selector}")
+            answer = connection.getresponse()
+            yield (json.loads(line)["object"] for line in iter(answer.readline, b""))
+        finally:
+            connection.close()
+
+    def _connect(self) -> http.client.HTTPSConnection:
+        where, port, context = self.plane.site.address, self.plane.port, self.plane.admin_context
+        return http.client.HTTPSConnection(where, port, context=context, timeout=60)
+
     def kube(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
         """One request as the administrator, over a connection that stays: kubectl would be slower than what is measured."""
         data = None if body is None else json.dumps(body)
         for is_last in (False, True):
             if self._connection is None:
-                where, port, context = self.plane.site.address, self.plane.port, self.plane.admin_context
-                self._connection = http.client.HTTPSConnection(where, port, context=context, timeout=30)
+                self._connection = self._connect()
             try:
                 self._connection.request(method, path, body=data, headers={"Content-Type": kind})
                 return json.loads(self._connection.getresponse().read())

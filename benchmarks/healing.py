@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import base64
-import json
+import concurrent.futures
+import itertools
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks import measure
-from benchmarks.bed import API, FAST, NAMESPACES, Bed
+from benchmarks.bed import API, FAST, NAMESPACES, WATCHED, Bed, named
 from squidex_operator import settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from squidex_operator.api import names
 
 DEFAULTS = settings.Settings()
+_TARGETS = f"{names.LABEL_ROLE}%3D{names.ROLE_TOKEN}"
 ROTATIONS = 100
+LONELY = 25
+"""SquidexClients with credentials of their own: each is rotated four times, and may fetch ten tokens at once."""
 
 
 def targets(bed: Bed, times: int = 100) -> dict[str, Any]:
@@ -26,58 +28,94 @@ def targets(bed: Bed, times: int = 100) -> dict[str, Any]:
 
 def _target(bed: Bed, number: int) -> tuple[float, float]:
     """Delete one target, and damage it when it is back: how long until all was right again, each time."""
-    path = f"/api/v1/namespaces/bench-{number % NAMESPACES}/secrets/c{number}"
-    old = bed.kube("GET", path)["metadata"]["uid"]
-    began = time.perf_counter()
-    bed.kube("DELETE", path)
-    _until(bed, path, lambda found: found["metadata"].get("uid", old) != old)
-    back = time.perf_counter() - began
-    damaged = base64.b64encode(b"damaged").decode()
-    began = time.perf_counter()
-    bed.kube("PATCH", path, {"data": {"token": damaged}}, "application/merge-patch+json")
-    _until(bed, path, lambda found: found["data"]["token"] != damaged)
-    return back, time.perf_counter() - began
+    space, name = f"/api/v1/namespaces/bench-{number % NAMESPACES}/secrets", f"c{number}"
+    path = f"{space}/{name}"
+    with bed.watching(space, _named(name)) as seen:
+        old = next(seen)["metadata"]["uid"]
+        began = time.perf_counter()
+        bed.kube("DELETE", path)
+        next(body for body in seen if body["metadata"]["uid"] != old)
+        back = time.perf_counter() - began
+        damaged = base64.b64encode(b"damaged").decode()
+        began = time.perf_counter()
+        bed.kube("PATCH", path, {"data": {"token": damaged}}, "application/merge-patch+json")
+        next(body for body in seen if body["data"]["token"] != damaged)
+        return back, time.perf_counter() - began
 
 
 def targets_while_filling(bed: Bed) -> dict[str, Any]:
-    """The same, while a thousand more SquidexClients get their first token."""
+    """The same, while as many SquidexClients again are made and get their first token."""
     before = bed.tokens()
-    bed.create([bed.client(number, "d") for number in range(1000)])
-    figures = targets(bed, times=30)
-    still = bed.tokens() < before + 1000
-    measure.wait(lambda: bed.tokens() >= before + 1000, "all tokens")
+    back, mended = [], []
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        made = pool.submit(bed.create_clients, "d")
+        # Some of the tokens are of these turns themselves: it ends a little before the last new one.
+        while not made.done() or bed.tokens() < before + bed.count:
+            each = _target(bed, len(back) % bed.count)
+            back.append(each[0])
+            mended.append(each[1])
+        made.result()
     for number in range(NAMESPACES):
         selector = ",".join(f"metadata.name!=c{each}" for each in range(number, bed.count, NAMESPACES))
         bed.kube("DELETE", f"{API}/namespaces/bench-{number}/squidexclients?fieldSelector={selector}")
-    measure.settle(bed.pid)
-    return figures | {"still_filling_at_the_end": still}
+    _collected(bed)
+    return measure.percentiles("deleted", back) | measure.percentiles("damaged", mended) | {"turns": len(back)}
 
 
 def rotation(bed: Bed) -> dict[str, Any]:
-    """A credentials Secret is changed: until the new token is in each of the targets that use it, and in the last of them."""
-    clients = list(bed.sandbox.squidex.clients.items())
+    """A credentials Secret that one SquidexClient uses is changed: until the new token is in its target."""
+    lonely = [named(f"lonely{number}", f"bench-{number}") for number in range(LONELY)]
+    before = bed.tokens()
+    for number, metadata in enumerate(lonely):
+        secret = {"apiVersion": "v1", "kind": "Secret", "data": _credentials(bed, 0)}
+        secret["metadata"] = metadata | {"labels": {WATCHED: "credentials"}}
+        client = bed.client(number, "lonely")
+        client["spec"]["credentialsSecretRef"] = {"name": metadata["name"]}
+        # The target's name is the SquidexClient's, which the credentials have already.
+        client["spec"]["target"] = {"name": f"{metadata['name']}-token"}
+        bed.create([secret, client])
+    measure.wait(lambda: bed.tokens() >= before + LONELY, "all tokens")
+    measure.settle(bed.pid)
+    seconds = [_rotation(bed, lonely[turn % LONELY], turn // LONELY + 1) for turn in range(ROTATIONS)]
+    for metadata in lonely:
+        bed.kube("DELETE", f"{API}/namespaces/{metadata['namespace']}/squidexclients/{metadata['name']}")
+        bed.kube("DELETE", f"/api/v1/namespaces/{metadata['namespace']}/secrets/{metadata['name']}")
+    _collected(bed)
+    return measure.percentiles("rotated", seconds)
+
+
+def _rotation(bed: Bed, metadata: dict[str, Any], turn: int) -> float:
+    space = f"/api/v1/namespaces/{metadata['namespace']}/secrets"
+    changed = {"data": _credentials(bed, turn)}
+    with bed.watching(space, _named(f"{metadata['name']}-token")) as seen:
+        old = next(seen)["data"]["token"]
+        began = time.perf_counter()
+        bed.kube("PATCH", f"{space}/{metadata['name']}", changed, "application/merge-patch+json")
+        next(body for body in seen if body["data"]["token"] != old)
+        return time.perf_counter() - began
+
+
+def rotation_of_many(bed: Bed) -> dict[str, Any]:
+    """The same for a Secret that many use: until each of the targets has its new token, and the last of them."""
     each, last = [], []
     for turn in range(ROTATIONS):
         space = f"/api/v1/namespaces/bench-{turn % NAMESPACES}/secrets"
-        client_id, secret = clients[(turn // NAMESPACES + 1) % len(clients)]
-        data = {
-            "clientId": base64.b64encode(client_id.encode()).decode(),
-            "clientSecret": base64.b64encode(secret.encode()).decode(),
-        }
-        old = _tokens(bed, space)
-        began = time.perf_counter()
-        bed.kube("PATCH", f"{space}/credentials", {"data": data}, "application/merge-patch+json")
-        while old:
-            now, passed = _tokens(bed, space), time.perf_counter() - began
-            renewed = [name for name, token in old.items() if now[name] != token]
-            each += [passed] * len(renewed)
-            for name in renewed:
-                del old[name]
-            if passed > 60:
-                raise TimeoutError("credentials were changed, and not all targets within a minute")
+        changed = {"data": _credentials(bed, turn // NAMESPACES + 1)}
+        with bed.watching(space, f"labelSelector={_TARGETS}") as seen:
+            old = {
+                body["metadata"]["name"]: body["data"]["token"]
+                for body in itertools.islice(seen, bed.count // NAMESPACES)
+            }
+            began = time.perf_counter()
+            bed.kube("PATCH", f"{space}/credentials", changed, "application/merge-patch+json")
+            while old:
+                body = next(seen)
+                if old.get(body["metadata"]["name"], body["data"]["token"]) != body["data"]["token"]:
+                    del old[body["metadata"]["name"]]
+                    each.append(time.perf_counter() - began)
         last.append(each[-1])
     return (
-        measure.percentiles("rotated", each) | measure.percentiles("last", last) | {"targets": bed.count / NAMESPACES}
+        measure.percentiles("rotated", each) | measure.percentiles("last", last) | {"targets": bed.count // NAMESPACES}
     )
 
 
@@ -105,15 +143,22 @@ def keys(bed: Bed) -> dict[str, Any]:
     return figures
 
 
-def _until(bed: Bed, path: str, done: Callable[[dict[str, Any]], bool]) -> None:
-    measure.wait(lambda: done(bed.kube("GET", path)), f"{path}, mended,", deadline=60, pause=0)
-
-
-def _tokens(bed: Bed, space: str) -> dict[str, str]:
-    """What is in the targets of a namespace, without the credentials."""
-    found = bed.kube("GET", space)
+def _credentials(bed: Bed, turn: int) -> dict[str, str]:
+    """The data of a credentials Secret: another client of the stand-in at each turn."""
+    clients = list(bed.sandbox.squidex.clients.items())
+    client_id, secret = clients[turn % len(clients)]
     return {
-        item["metadata"]["name"]: json.dumps(item["data"]["token"])
-        for item in found["items"]
-        if "token" in (item.get("data") or {})
+        "clientId": base64.b64encode(client_id.encode()).decode(),
+        "clientSecret": base64.b64encode(secret.encode()).decode(),
     }
+
+
+def _collected(bed: Bed) -> None:
+    """Wait until the targets of SquidexClients that were deleted are gone, and nobody has anything to do."""
+    path = f"/api/v1/secrets?labelSelector={_TARGETS}"
+    measure.wait(lambda: len(bed.kube("GET", path)["items"]) == bed.count, "the targets of others to go", pause=1)
+    measure.settle(bed.pid)
+
+
+def _named(name: str) -> str:
+    return f"fieldSelector=metadata.name%3D{name}"

@@ -38,7 +38,12 @@ class Process:
             inventory.Limits(fetch_interval=settings.client_fetch_interval, fetch_burst=settings.client_fetch_burst)
         )
         wall = clock.WallClock()
-        keys: queue.Queue[tools.QueueKey] = queue.Queue(wall)
+        keys: queue.Queue[tools.QueueKey] = queue.Queue(
+            wall,
+            # Who never had a token waits behind those whose consumers had one that is gone or bad.
+            lane=seen.awaits_first_token_of,
+            width=settings.host_concurrency,
+        )
         limits = hosts.HostLimits(settings.host_rate, settings.host_burst, settings.host_concurrency)
         gateway = gateway_module.Gateway(self.access)
         self.tools = tools.Tools(

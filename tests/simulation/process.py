@@ -192,7 +192,7 @@ class Process:
 
     def _build(self) -> tools.Tools:
         seen = inventory.Inventory()
-        keys: queue.Queue[tools.QueueKey] = queue.Queue(self.clock)
+        keys: queue.Queue[tools.QueueKey] = queue.Queue(self.clock, lane=seen.awaits_first_token_of)
         return tools.Tools(
             clock=self.clock,
             gateway=self.gateway,

@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import datetime as dt
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from squidex_operator.api import names, reasons, resource
@@ -202,6 +202,14 @@ class Inventory:
         """The SquidexClients of one Squidex."""
         for key in self._by_server.get(base_url, ()):
             yield key, self.records[key]
+
+    def awaits_first_token_of(self, key: Hashable) -> str | None:
+        """The server of a SquidexClient that never had a token; None where it had one, or is no SquidexClient."""
+        record = self.records.get(key)  # type: ignore[call-overload]  # other keys are not in there
+        if record is None or record.client.spec is None or record.client.status.get("lastRefreshTime"):
+            return None
+        seen = self.targets.get(Key(record.client.namespace, record.client.target_name))
+        return record.client.spec.host if seen is None else None
 
     def _note_gone(self, uid: str, version: str) -> None:
         if not self._is_gone(uid, version):

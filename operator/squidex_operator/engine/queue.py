@@ -5,6 +5,7 @@ sleeps longer than a minute, so that a clock that jumps, or a machine that was s
 """
 
 import asyncio
+import collections
 import datetime as dt
 import heapq
 import itertools
@@ -27,13 +28,29 @@ AFTER_BUG = dt.timedelta(minutes=1)
 """When a key is tried again whose work failed in a way that nobody foresaw."""
 
 
-class Queue(Generic[K]):
-    """Keys and when they are due. The earliest due time of a key wins, until it is worked on."""
+Lane = Hashable | None
 
-    def __init__(self, clock: clock_module.Clock) -> None:
+
+class Queue(Generic[K]):
+    """Keys and when they are due. The earliest due time of a key wins, until it is worked on.
+
+    Keys of one lane are worked on a few at a time: a thousand of them hold up none that has no lane.
+    """
+
+    def __init__(
+        self, clock: clock_module.Clock, *, lane: Callable[[K], Lane] = lambda _: None, width: int = 16
+    ) -> None:
+        """`lane` tells the lane of a key that is due, None for none; `width` is how many of a lane are in work at once."""
         self._clock = clock
+        self._lane_of = lane
+        self._width = width
+        self._lanes: dict[Lane, int] = {}
+        """Places taken in each lane."""
+        self._waiting: dict[Lane, collections.deque[tuple[dt.datetime, K]]] = {}
+        """Due, and without a place: they are out of the heap until one is free."""
         self._due: dict[K, dt.datetime] = {}
-        self._heap: list[tuple[dt.datetime, int, K]] = []
+        self._heap: list[tuple[dt.datetime, int, K, Lane]] = []
+        """With the lane of those that have a place in it already."""
         self._order = itertools.count()
         self._running: dict[K, asyncio.Task[None]] = {}
         self._started: dict[K, dt.datetime] = {}
@@ -53,11 +70,10 @@ class Queue(Generic[K]):
         if known is not None and known <= at:
             return
         self._due[key] = at
-        heapq.heappush(self._heap, (at, next(self._order), key))
+        self._push(key, at)
         if len(self._heap) > 2 * len(self._due) + _STALE:
             # A key that is woken again and again leaves an entry for its far due time each time.
-            self._heap = [(due, next(self._order), each) for each, due in self._due.items()]
-            heapq.heapify(self._heap)
+            self._sweep()
         self._changed.set()
 
     def forget(self, key: K) -> None:
@@ -91,8 +107,8 @@ class Queue(Generic[K]):
         try:
             while True:
                 await slots.acquire()
-                key = await self._next()
-                task = asyncio.create_task(self._work(work, key, slots), name=f"work on {key}")
+                key, lane = await self._next()
+                task = asyncio.create_task(self._work(work, key, lane, slots), name=f"work on {key}")
                 self._running[key] = task
         finally:
             # What is in work may hold a token that is not written yet: let it end, but not for ever.
@@ -102,19 +118,23 @@ class Queue(Generic[K]):
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _next(self) -> K:
+    async def _next(self) -> tuple[K, Lane]:
         while True:
             self._changed.clear()
             now = self._clock.now()
             while self._heap and self._heap[0][0] <= now:
-                at, _, key = heapq.heappop(self._heap)
-                if self._due.get(key) != at:
-                    continue  # an entry that an earlier one has replaced
-                if key in self._running:
-                    self._parked.add(key)
+                at, _, key, place = heapq.heappop(self._heap)
+                if self._due.get(key) != at or key in self._running:
+                    self._leave(place)
+                    if self._due.get(key) == at:
+                        self._parked.add(key)
+                    continue  # else an entry that an earlier one has replaced
+                lane = place if place is not None else self._lane_of(key)
+                if lane is not place and not self._enter(lane):
+                    self._waiting.setdefault(lane, collections.deque()).append((at, key))
                     continue
                 del self._due[key]
-                return key
+                return key, lane
             wait = max(self._heap[0][0] - now, dt.timedelta(milliseconds=1)) if self._heap else LONGEST_SLEEP
             try:
                 async with asyncio.timeout(min(LONGEST_SLEEP, wait).total_seconds()):
@@ -122,7 +142,43 @@ class Queue(Generic[K]):
             except TimeoutError:
                 continue
 
-    async def _work(self, work: Callable[[K], Awaitable[None]], key: K, slots: asyncio.Semaphore) -> None:
+    def _sweep(self) -> None:
+        placed = {key: lane for _, _, key, lane in self._heap if lane is not None}
+        waiting = {key for lane in self._waiting.values() for at, key in lane if self._due.get(key) == at}
+        self._heap = [
+            (at, next(self._order), key, placed.pop(key, None)) for key, at in self._due.items() if key not in waiting
+        ]
+        heapq.heapify(self._heap)
+        for lane in placed.values():
+            self._leave(lane)
+
+    def _push(self, key: K, at: dt.datetime, place: Lane = None) -> None:
+        heapq.heappush(self._heap, (at, next(self._order), key, place))
+
+    def _enter(self, lane: Lane) -> bool:
+        """Take a place in a lane, where one is free."""
+        taken = self._lanes.get(lane, 0)
+        if taken >= self._width:
+            return False
+        self._lanes[lane] = taken + 1
+        return True
+
+    def _leave(self, lane: Lane) -> None:
+        """Give a place back, or to whoever waits for it."""
+        if lane is None:
+            return
+        waiting = self._waiting.get(lane, ())
+        while waiting:
+            at, key = waiting.popleft()
+            if self._due.get(key) == at:
+                self._push(key, at, lane)
+                return
+        self._waiting.pop(lane, None)
+        self._lanes[lane] -= 1
+        if not self._lanes[lane]:
+            del self._lanes[lane]
+
+    async def _work(self, work: Callable[[K], Awaitable[None]], key: K, lane: Lane, slots: asyncio.Semaphore) -> None:
         self._started[key] = self._clock.now()
         try:
             await work(key)
@@ -133,6 +189,7 @@ class Queue(Generic[K]):
             self.add(key, self._clock.now() + AFTER_BUG)
         finally:
             del self._running[key], self._started[key]
+            self._leave(lane)
             if key in self._parked:
                 self._parked.discard(key)
                 if (at := self._due.pop(key, None)) is not None:

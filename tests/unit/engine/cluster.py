@@ -244,7 +244,7 @@ class World:
         self.cluster = Cluster()
         self.squidex = Squidex(self.clock)
         seen = inventory.Inventory(self.limits)
-        self.queue: queue.Queue[tools.QueueKey] = queue.Queue(self.clock)
+        self.queue: queue.Queue[tools.QueueKey] = queue.Queue(self.clock, lane=seen.awaits_first_token_of)
         self.tools = tools.Tools(
             clock=self.clock,
             gateway=self.cluster,  # type: ignore[arg-type]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import datetime as dt
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +23,11 @@ class Work:
 
     def __init__(self, *, held: bool = False, watch: clock.Clock | None = None) -> None:
         self.clock = cluster.Clock()
-        self.queue: queue.Queue[str] = queue.Queue(watch or self.clock)
+        self.lanes: dict[str, str] = {}
+        """Of keys, by their first letter."""
+        self.queue: queue.Queue[str] = queue.Queue(
+            watch or self.clock, lane=lambda key: self.lanes.get(key[0]), width=2
+        )
         self.begun: list[str] = []
         self.done: list[str] = []
         self.held = held
@@ -332,3 +338,126 @@ def test_a_key_that_is_woken_again_and_again_takes_no_more_room() -> None:
 
 def test_the_wall_clock_is_aware_and_in_utc() -> None:
     assert clock.WallClock().now().utcoffset() == dt.timedelta()
+
+
+def test_a_lane_that_is_full_holds_up_nobody_else() -> None:
+    async def main() -> None:
+        w = Work(held=True)
+        w.lanes = {"a": "lane", "b": "other lane"}
+        for key in ("a1", "a2", "a3", "a4", "b1", "c1"):
+            w.queue.wake(key)
+        assert w.queue.depth() == 6
+        async with w.running(workers=10):
+            await w.until(lambda: len(w.begun) == 4)
+            assert w.begun == ["a1", "a2", "b1", "c1"]
+            assert w.queue.depth() == 2
+            for key, following in (("a2", "a3"), ("a1", "a4")):
+                w.let_go(key)
+                await w.until(lambda following=following: following in w.begun)  # type: ignore[misc]
+            for key in ("a3", "a4", "b1", "c1"):
+                w.let_go(key)
+            await w.until(lambda: len(w.done) == 6)
+        assert not w.queue._lanes
+        assert not w.queue._waiting
+
+    run(main)
+
+
+def test_who_waits_for_a_place_and_is_forgotten_or_woken_again_costs_nobody_a_place() -> None:
+    async def main() -> None:
+        w = Work(held=True)
+        w.lanes = {"a": "lane"}
+        for key in ("a1", "a2", "a3", "a4", "a5"):
+            w.queue.wake(key)
+        async with w.running(workers=10):
+            await w.until(lambda: len(w.begun) == 2)
+            w.queue.forget("a3")
+            w.queue.wake("a4")
+            w.queue.wake("a1")  # in work: once more when that ends
+            w.let_go("a1")
+            await w.until(lambda: "a4" in w.begun)
+            w.let_go("a2")
+            w.let_go("a4")
+            await w.until(lambda: "a5" in w.begun and w.begun.count("a1") == 2)
+            w.let_go("a1")
+            w.let_go("a5")
+            await w.until(lambda: len(w.done) == 5)
+        assert sorted(w.done) == ["a1", "a1", "a2", "a4", "a5"]
+        assert not w.queue._lanes
+
+    run(main)
+
+
+def test_who_leaves_its_lane_while_it_waits_keeps_nobody_waiting() -> None:
+    async def main() -> None:
+        w = Work(held=True)
+        w.lanes = {"a": "lane"}
+        for key in ("a1", "a2", "a3", "a4"):
+            w.queue.wake(key)
+        async with w.running(workers=10):
+            await w.until(lambda: len(w.begun) == 2)
+            w.lanes = {}
+            for key in ("a1", "a2"):
+                w.let_go(key)
+            await w.until(lambda: len(w.begun) == 4)
+            for key in ("a3", "a4"):
+                w.let_go(key)
+            await w.until(lambda: len(w.done) == 4)
+        assert not w.queue._lanes
+
+    run(main)
+
+
+def test_a_place_whose_key_is_forgotten_before_it_is_used_is_free_after_a_sweep() -> None:
+    w = Work()
+    w.lanes = {"a": "lane"}
+    for key in ("a1", "a2", "a3"):
+        w.queue.wake(key)
+    q = w.queue
+    assert [q._enter("lane"), q._enter("lane"), q._enter("lane")] == [True, True, False]
+    q._waiting["lane"] = collections.deque([(w.clock.now(), "a3")])
+    q._leave("lane")  # a3 has the place now, and is back in the heap
+    q.forget("a3")
+    q._sweep()
+    assert q._lanes == {"lane": 1}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_key_and_no_place_is_lost_whatever_happens(seed: int) -> None:
+    async def main() -> None:
+        draw = random.Random(seed)
+        w = Work(held=True)
+        w.lanes = {"a": "lane", "b": "other lane"}
+        keys = [f"{letter}{number}" for letter in "abc" for number in range(12)]
+        async with w.running(workers=6):
+            for _ in range(400):
+                key = draw.choice(keys)
+                match draw.randrange(6):
+                    case 0 | 1:
+                        w.queue.wake(key)
+                    case 2:
+                        w.queue.add(key, w.clock.now() + dt.timedelta(seconds=draw.randrange(-5, 60)))
+                    case 3:
+                        w.queue.forget(key)
+                    case 4:
+                        w.lanes = draw.choice([{}, {"a": "lane"}, {"a": "lane", "b": "other lane"}])
+                    case 5:
+                        w.clock.advance(seconds=draw.randrange(10))
+                        for gate in w.gates.values():
+                            gate.set()
+                if draw.random() < 0.3:
+                    w.queue._sweep()
+                await asyncio.sleep(0)
+            due = set(w.queue._due)
+            w.held = False
+            begun = len(w.begun)
+            w.clock.advance(minutes=2)
+            w.queue.wake("c0")
+            for gate in w.gates.values():
+                gate.set()
+            await w.until(lambda: not w.queue._due and not w.queue.running)
+        assert due <= set(w.begun[begun:])
+        assert not w.queue._lanes
+        assert not any(w.queue._waiting.values())
+
+    run(main)
