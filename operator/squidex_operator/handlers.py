@@ -1,7 +1,7 @@
 """What wakes a key: Kopf watches SquidexClients and Secrets with a role, and every event goes to the inventory.
 
 The only module that imports Kopf. `on.event` handlers alone: they keep no state on objects, add no finalizers, and have no
-retries, so they do no I/O. Everything else of Kopf stays out (design, decision 2).
+retries, so they do no I/O. Everything else of Kopf stays out (docs/adr/0001).
 """
 
 import asyncio

@@ -26,6 +26,9 @@ _STUCK = dt.timedelta(minutes=5)
 
 _START_RETRY = 5.0
 
+_LANE = 16
+"""SquidexClients of one server that are in work at once for their first token, at least."""
+
 
 class Process:
     """One operator process."""
@@ -40,9 +43,9 @@ class Process:
         wall = clock.WallClock()
         keys: queue.Queue[tools.QueueKey] = queue.Queue(
             wall,
-            # Who never had a token waits behind those whose consumers had one that is gone or bad.
             lane=seen.awaits_first_token_of,
-            width=settings.host_concurrency,
+            # A place in it is held for longer than one at the server.
+            width=max(_LANE, settings.host_concurrency),
         )
         limits = hosts.HostLimits(settings.host_rate, settings.host_burst, settings.host_concurrency)
         gateway = gateway_module.Gateway(self.access)
@@ -53,7 +56,7 @@ class Process:
             http=http.Http(connections_per_host=settings.host_concurrency, allowed_hosts=settings.allowed_hosts),
             inventory=seen,
             queue=keys,
-            hosts=hosts.Hosts(limits, keys.wake, wall.now),
+            hosts=hosts.Hosts(limits, keys.wake, wall.now, is_new=seen.awaits_first_token_of),
             servers=servers.Servers(seen, interval=settings.keys_interval),
             metrics=metrics.Metrics(),
             draw=random.Random().random,  # noqa: S311 - jitter

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.simulation import faults, figures, lab, standin, virtual
+from tests.simulation.cluster import SECRETS, Key
 from tests.simulation.virtual import DAY, HOUR, MINUTE
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def test_replicas_that_disagree_are_not_stormed_by_many() -> None:
             assert lab.count(server, "jwks", began, virtual.now()) <= 35
             assert lab.count(server, "token", began, virtual.now()) <= 7 * many
             assert lab.count(server, "probe", began, virtual.now()) <= 14 * many
-            await asyncio.sleep(HOUR)
+            await asyncio.sleep(HOUR + 6 * MINUTE)  # the longest wait, after the list of keys that came last
             assert all(world.works(f"app-{number}", server) for number in range(many))
 
     virtual.run(run())
@@ -301,3 +302,52 @@ def test_a_server_in_trouble_holds_up_no_other(fault: faults.Fault) -> None:
 
 def _asked(server: squidex.Server, since: float, seconds: float) -> int:
     return lab.count(server, "token", since, since + seconds)
+
+
+def test_a_repair_does_not_wait_behind_hundreds_of_new_ones() -> None:
+    async def run() -> None:
+        async with lab.running(lab.CALM) as world:
+            world.create("old", world.first)
+            await world.until_works("old", world.first, 5)
+            await asyncio.sleep(HOUR)
+            for number in range(600):
+                world.create(f"new-{number}", world.first)
+            await asyncio.sleep(2)
+            world.cluster.delete(SECRETS, Key(lab.NAMESPACE, "old"))
+            await world.until_works("old", world.first, 2)
+            assert not all(world.works(f"new-{number}", world.first) for number in range(600))
+            for number in range(600):
+                await world.until_works(f"new-{number}", world.first, MINUTE)
+            assert figures.peak([at for at, name, *_ in world.first.requests if name == "token"], 10.0) <= 230
+
+    virtual.run(run())
+
+
+def test_a_clock_that_is_set_back_during_a_fill_stops_nobody() -> None:
+    async def run() -> None:
+        async with lab.running(lab.CALM) as world:
+            world.process.set_clock(HOUR)
+            await asyncio.sleep(MINUTE)
+            for number in range(300):
+                world.create(f"new-{number}", world.first)
+            await asyncio.sleep(0.5)
+            world.process.set_clock(0.0)
+            for number in range(300):
+                await world.until_works(f"new-{number}", world.first, MINUTE)
+            assert figures.peak([at for at, name, *_ in world.first.requests if name == "token"], 10.0) <= 230
+
+    virtual.run(run())
+
+
+def test_a_url_that_is_corrected_does_not_wait_behind_the_old_server() -> None:
+    async def run() -> None:
+        async with lab.running(lab.CALM) as world:
+            world.first.faults = [faults.slow(14.0)]
+            for number in range(200):
+                world.create(f"bad-{number}", world.first)
+            await asyncio.sleep(MINUTE)
+            world.second.secrets["bad-199:ci"] = "s3cr3t"
+            world.edit("bad-199", url=world.second.base_url)
+            await world.until_works("bad-199", world.second, 2)
+
+    virtual.run(run())

@@ -205,8 +205,8 @@ def _ideal(run: Run, key: Key) -> int:
 
 def _peaks(run: Run, requests: Requests, found: Figures) -> None:
     limits = hosts.HostLimits()
-    # A new process has a full bucket, and so has one whose clock was set back.
-    fresh = sorted([*(at for _, at in run.process.starts), *run.weather.jumps])
+    # A new process has a full bucket, and so has one whose clock jumped ahead.
+    fresh = sorted([*(at for _, at in run.process.starts), *run.weather.leaps])
     for url, asked in requests.items():
         times = sorted(request[0] for request in asked)
         found.peaks.append(peak(times, PEAK_WINDOW))

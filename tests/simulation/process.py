@@ -199,7 +199,7 @@ class Process:
             http=internet.Internet(self._world),
             inventory=seen,
             queue=keys,
-            hosts=hosts.Hosts(self._settings.hosts, keys.wake, self.clock.now),
+            hosts=hosts.Hosts(self._settings.hosts, keys.wake, self.clock.now, is_new=seen.awaits_first_token_of),
             servers=servers.Servers(seen, interval=self._settings.keys_interval),
             trust=trust.Trust(self.gateway),
             metrics=metrics.Metrics(),

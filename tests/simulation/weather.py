@@ -52,6 +52,8 @@ class Weather:
         self._rng = rng
         self.restarts: list[float] = []
         self.jumps: list[float] = []
+        self.leaps: list[float] = []
+        """Those of the jumps that were ahead."""
         self.outages = 0
         self.kills: dict[str, list[float]] = {}
         """For each server, when its tokens died at one stroke."""
@@ -132,10 +134,16 @@ class Weather:
         try:
             while True:
                 await asyncio.sleep(self._rng.expovariate(1 / (5 * DAY)))
-                set_clock(self._rng.uniform(-2 * HOUR, 2 * HOUR))
-                self.jumps.append(virtual.now())
+                offset = self._rng.uniform(-2 * HOUR, 2 * HOUR)
+                set_clock(offset)
+                self._note_jump(offset)
                 await asyncio.sleep(self._rng.expovariate(1 / (8 * HOUR)))
                 set_clock(0.0)
-                self.jumps.append(virtual.now())
+                self._note_jump(-offset)
         finally:
             set_clock(0.0)
+
+    def _note_jump(self, seconds: float) -> None:
+        self.jumps.append(virtual.now())
+        if seconds > 0:
+            self.leaps.append(virtual.now())

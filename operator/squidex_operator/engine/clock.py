@@ -1,4 +1,4 @@
-"""The wall clock, as a thing that tests can put in its place (docs: design, decision 16)."""
+"""The wall clock, as a thing that tests can put in its place."""
 
 import datetime as dt
 from typing import Protocol

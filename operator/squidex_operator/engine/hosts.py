@@ -1,7 +1,7 @@
 """Who may ask a server, and when: no Squidex is flooded, and no server that hangs holds up another.
 
-Waiting is a due time: a key that may not go yet goes back into the queue, and takes no worker. Only a place at a server that
-answers is waited for in place, since it is free again in a moment.
+Waiting is a due time: a key that may not go yet goes back into the queue, and takes no worker. Only what is over in a moment is
+waited for in place: a place at a server that answers, and the last part of a second before a request may leave.
 """
 
 import asyncio
@@ -52,14 +52,16 @@ class NotYetError(Exception):
 
 @dataclasses.dataclass
 class _Host:
-    bucket: schedule.Bucket
-    """Of turns. Hundreds of keys with a turn each may be held up by something else, and then all come at once."""
+    turns: dict[bool, schedule.Bucket]
+    """Of those that never had a token (True), and of all others: a thousand new ones keep none waiting that had one.
+
+    Hundreds of keys with a turn each may be held up by something else, and then all come at once."""
     sent: schedule.Bucket
     """Of token requests as they leave: what the server sees is never more than a full bucket and the rate."""
     in_flight: int = 0
     trouble_until: dt.datetime | None = None
     paused_until: dt.datetime | None = None
-    reserved: dict[Hashable, dt.datetime] = dataclasses.field(default_factory=dict)
+    reserved: dict[Hashable, tuple[dt.datetime, bool]] = dataclasses.field(default_factory=dict)
     in_line: collections.OrderedDict[Hashable, asyncio.Future[None]] = dataclasses.field(
         default_factory=collections.OrderedDict
     )
@@ -70,7 +72,8 @@ class _Host:
     def is_idle(self, now: dt.datetime) -> bool:
         """Nothing is lost when it is forgotten."""
         busy = self.in_flight or self.reserved or self.in_line or self.parked
-        times = (self.paused_until, self.trouble_until, self.bucket.full_at, self.sent.full_at)
+        full = [bucket.full_at for bucket in (*self.turns.values(), self.sent)]
+        times = (self.paused_until, self.trouble_until, *full)
         return not (busy or any(time and now < time for time in times))
 
     def park(self, key: Hashable) -> None:
@@ -80,8 +83,8 @@ class _Host:
 
     def give_up_turn(self, key: Hashable) -> None:
         """Leave the turn to others."""
-        if self.reserved.pop(key, None) is not None:
-            self.bucket = self.bucket.put_back()
+        if (turn := self.reserved.pop(key, None)) is not None:
+            self.turns[turn[1]] = self.turns[turn[1]].put_back()
 
     def in_trouble(self, now: dt.datetime) -> bool:
         """It did not answer the last time."""
@@ -91,19 +94,30 @@ class _Host:
 class Hosts:
     """The gate in front of all servers."""
 
-    def __init__(self, limits: HostLimits, wake: Callable[[Any], None], now: Callable[[], dt.datetime]) -> None:
+    def __init__(
+        self,
+        limits: HostLimits,
+        wake: Callable[[Any], None],
+        now: Callable[[], dt.datetime],
+        *,
+        is_new: Callable[[Hashable], object] = lambda _: False,
+    ) -> None:
+        """`is_new` tells the keys that never had a token."""
         self._limits = limits
         self._wake = wake
         self._now = now
+        self._is_new = is_new
         self._hosts: dict[str, _Host] = {}
 
     def turn(self, host: str, key: Hashable) -> dt.datetime | None:
         """When this key may send a token request, by the host's bucket; None for now. The turn is kept, for a while."""
         now, state = self._now(), self._host(host)
-        if (kept := state.reserved.get(key)) is None or now - kept > _TURN_KEPT:
+        if (kept := state.reserved.get(key)) is None or now - kept[0] > _TURN_KEPT:
+            is_new = bool(self._is_new(key))
             # After a pause they go one after the other again, not all at its end.
-            state.reserved[key], state.bucket = state.bucket.take(max(now, state.paused_until or now))
-        at = max(state.reserved[key], state.paused_until or now)
+            at, state.turns[is_new] = state.turns[is_new].take(max(now, state.paused_until or now))
+            state.reserved[key] = at, is_new
+        at = max(state.reserved[key][0], state.paused_until or now)
         return at if now < at else None
 
     def paused_until(self, host: str) -> dt.datetime | None:
@@ -162,14 +176,19 @@ class Hosts:
 
     async def _pace(self, state: _Host) -> None:
         now = self._now()
+        self._check_pause(state, now)
         at, sent = state.sent.take(now)
         if at - now > _SHORT:
             raise NotYetError(at)
         state.sent = sent
         if at > now:
             await asyncio.sleep((at - now).total_seconds())
-        if state.paused_until is not None and self._now() < state.paused_until:
-            raise NotYetError(state.paused_until)  # it asked for that while the key waited here or in line
+            self._check_pause(state, self._now())
+
+    def _check_pause(self, state: _Host, now: dt.datetime) -> None:
+        """The server may have asked for a pause while the key waited for its place, or in it."""
+        if state.paused_until is not None and now < state.paused_until:
+            raise NotYetError(state.paused_until)
 
     def _room(self, state: _Host) -> int:
         return 1 if state.in_trouble(self._now()) else self._limits.concurrency
@@ -206,7 +225,9 @@ class Hosts:
         for state in self._hosts.values():
             state.paused_until = state.trouble_until = None
             state.reserved.clear()
-            state.bucket = state.sent = self._full_bucket()
+            state.turns = self._full_turns()
+            # What was sent was sent: the bucket goes back with the clock, and is no fuller for it.
+            state.sent = state.sent.take(self._now())[1].put_back()
 
     def forget(self, key: Hashable) -> None:
         """A key that will not come back: another one gets its place."""
@@ -218,8 +239,11 @@ class Hosts:
         if host not in self._hosts:
             now = self._now()
             self._hosts = {name: state for name, state in self._hosts.items() if not state.is_idle(now)}
-            self._hosts[host] = _Host(self._full_bucket(), self._full_bucket())
+            self._hosts[host] = _Host(self._full_turns(), self._full_bucket())
         return self._hosts[host]
+
+    def _full_turns(self) -> dict[bool, schedule.Bucket]:
+        return {is_new: self._full_bucket() for is_new in (False, True)}
 
     def _full_bucket(self) -> schedule.Bucket:
         return schedule.Bucket(self._limits.rate, self._limits.burst)

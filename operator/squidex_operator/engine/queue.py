@@ -34,7 +34,7 @@ Lane = Hashable | None
 class Queue(Generic[K]):
     """Keys and when they are due. The earliest due time of a key wins, until it is worked on.
 
-    Keys of one lane are worked on a few at a time: a thousand of them hold up none that has no lane.
+    Keys of one lane are worked on a few at a time, and come after those that have none: a thousand of them hold up no other.
     """
 
     def __init__(
@@ -45,12 +45,13 @@ class Queue(Generic[K]):
         self._lane_of = lane
         self._width = width
         self._lanes: dict[Lane, int] = {}
-        """Places taken in each lane."""
-        self._waiting: dict[Lane, collections.deque[tuple[dt.datetime, K]]] = {}
-        """Due, and without a place: they are out of the heap until one is free."""
+        """Keys in work, of each lane."""
+        self._waiting: dict[Lane, collections.deque[K]] = {}
+        """Due, and out of the heap: first come, first served."""
+        self._waits_in: dict[K, Lane] = {}
+        """The lane in which a key waits. An entry of `_waiting` that says otherwise is an old one."""
         self._due: dict[K, dt.datetime] = {}
-        self._heap: list[tuple[dt.datetime, int, K, Lane]] = []
-        """With the lane of those that have a place in it already."""
+        self._heap: list[tuple[dt.datetime, int, K]] = []
         self._order = itertools.count()
         self._running: dict[K, asyncio.Task[None]] = {}
         self._started: dict[K, dt.datetime] = {}
@@ -62,6 +63,9 @@ class Queue(Generic[K]):
 
     def wake(self, key: K) -> None:
         """Make the key due now."""
+        lane = self._waits_in.get(key)
+        if lane is not None and self._lane_of(key) != lane:
+            self.forget(key)  # it need not wait there any more
         self.add(key, self._clock.now())
 
     def add(self, key: K, at: dt.datetime) -> None:
@@ -70,7 +74,7 @@ class Queue(Generic[K]):
         if known is not None and known <= at:
             return
         self._due[key] = at
-        self._push(key, at)
+        heapq.heappush(self._heap, (at, next(self._order), key))
         if len(self._heap) > 2 * len(self._due) + _STALE:
             # A key that is woken again and again leaves an entry for its far due time each time.
             self._sweep()
@@ -79,9 +83,10 @@ class Queue(Generic[K]):
     def forget(self, key: K) -> None:
         """Take the key out. Work on it that has begun goes on."""
         self._due.pop(key, None)
+        self._waits_in.pop(key, None)
 
     def depth(self) -> int:
-        """Keys that are due now and wait for a worker."""
+        """Keys that are due now and wait for a worker, or in a lane."""
         now = self._clock.now()
         return sum(1 for at in self._due.values() if at <= now)
 
@@ -122,19 +127,8 @@ class Queue(Generic[K]):
         while True:
             self._changed.clear()
             now = self._clock.now()
-            while self._heap and self._heap[0][0] <= now:
-                at, _, key, place = heapq.heappop(self._heap)
-                if self._due.get(key) != at or key in self._running:
-                    self._leave(place)
-                    if self._due.get(key) == at:
-                        self._parked.add(key)
-                    continue  # else an entry that an earlier one has replaced
-                lane = place if place is not None else self._lane_of(key)
-                if lane is not place and not self._enter(lane):
-                    self._waiting.setdefault(lane, collections.deque()).append((at, key))
-                    continue
-                del self._due[key]
-                return key, lane
+            if (found := self._pick(now)) is not None:
+                return found
             wait = max(self._heap[0][0] - now, dt.timedelta(milliseconds=1)) if self._heap else LONGEST_SLEEP
             try:
                 async with asyncio.timeout(min(LONGEST_SLEEP, wait).total_seconds()):
@@ -142,41 +136,38 @@ class Queue(Generic[K]):
             except TimeoutError:
                 continue
 
+    def _pick(self, now: dt.datetime) -> tuple[K, Lane] | None:
+        """The next key to work on, and its lane."""
+        while self._heap and self._heap[0][0] <= now:
+            at, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) != at:
+                continue  # an entry that an earlier one has replaced
+            if key in self._running:
+                self._parked.add(key)
+            elif (lane := self._lane_of(key)) is None:
+                self.forget(key)
+                return key, None
+            elif self._waits_in.get(key) != lane:
+                self._waits_in[key] = lane
+                self._waiting.setdefault(lane, collections.deque()).append(key)
+        while (lane := self._lane_with_room()) is not None:
+            # The lane goes to the end of the row: where there are more of them than workers, they take turns.
+            keys = self._waiting.pop(lane)
+            key = keys.popleft()
+            if keys:
+                self._waiting[lane] = keys
+            if self._waits_in.get(key) == lane:
+                self.forget(key)
+                self._lanes[lane] = self._lanes.get(lane, 0) + 1
+                return key, lane
+        return None
+
+    def _lane_with_room(self) -> Lane:
+        return next((lane for lane in self._waiting if self._lanes.get(lane, 0) < self._width), None)
+
     def _sweep(self) -> None:
-        placed = {key: lane for _, _, key, lane in self._heap if lane is not None}
-        waiting = {key for lane in self._waiting.values() for at, key in lane if self._due.get(key) == at}
-        self._heap = [
-            (at, next(self._order), key, placed.pop(key, None)) for key, at in self._due.items() if key not in waiting
-        ]
+        self._heap = [(at, next(self._order), key) for key, at in self._due.items() if key not in self._waits_in]
         heapq.heapify(self._heap)
-        for lane in placed.values():
-            self._leave(lane)
-
-    def _push(self, key: K, at: dt.datetime, place: Lane = None) -> None:
-        heapq.heappush(self._heap, (at, next(self._order), key, place))
-
-    def _enter(self, lane: Lane) -> bool:
-        """Take a place in a lane, where one is free."""
-        taken = self._lanes.get(lane, 0)
-        if taken >= self._width:
-            return False
-        self._lanes[lane] = taken + 1
-        return True
-
-    def _leave(self, lane: Lane) -> None:
-        """Give a place back, or to whoever waits for it."""
-        if lane is None:
-            return
-        waiting = self._waiting.get(lane, ())
-        while waiting:
-            at, key = waiting.popleft()
-            if self._due.get(key) == at:
-                self._push(key, at, lane)
-                return
-        self._waiting.pop(lane, None)
-        self._lanes[lane] -= 1
-        if not self._lanes[lane]:
-            del self._lanes[lane]
 
     async def _work(self, work: Callable[[K], Awaitable[None]], key: K, lane: Lane, slots: asyncio.Semaphore) -> None:
         self._started[key] = self._clock.now()
@@ -189,7 +180,10 @@ class Queue(Generic[K]):
             self.add(key, self._clock.now() + AFTER_BUG)
         finally:
             del self._running[key], self._started[key]
-            self._leave(lane)
+            if lane is not None:
+                self._lanes[lane] -= 1
+                if not self._lanes[lane]:
+                    del self._lanes[lane]
             if key in self._parked:
                 self._parked.discard(key)
                 if (at := self._due.pop(key, None)) is not None:

@@ -92,7 +92,7 @@ def _damaged(_now: dt.datetime, o: observed.Observed, _spec: resource.Spec) -> r
 
 
 def _of_another_client(_now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> reasons.Cause | None:
-    # The server would accept it, and yet it is not ours: somebody else's rights in our pods (design, decision 18).
+    # The server would accept it, and yet it is not ours: somebody else's rights in our pods.
     seen = target(o)
     if seen is None or not isinstance(o.credentials, credentials.CredentialsSeen):
         return None

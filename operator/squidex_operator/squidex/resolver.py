@@ -17,7 +17,7 @@ MOST = 256
 
 
 class Resolver(aiohttp.ThreadedResolver):
-    """Refuses names that point to link-local addresses (design, decision 12)."""
+    """Refuses names that point to link-local addresses."""
 
     def __init__(self) -> None:
         super().__init__(_Lookups())  # type: ignore[arg-type]  # two of a loop's methods are all that it uses

@@ -80,7 +80,7 @@ def read(answer: answers.Answer, parsed: dict[str, object], *, now: dt.datetime)
         now=now.timestamp(),
     )
     if claims is not None and not claims.client_id:
-        # Nothing could tell it from a token that somebody pasted into the target (design, decision 18).
+        # Nothing could tell it from a token that somebody pasted into the target.
         raise _invalid(answer, "has a token that does not say which client it is for")
     if lifetime < dt.timedelta(seconds=1):
         raise _invalid(answer, "is about a token that has expired already")

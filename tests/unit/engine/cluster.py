@@ -251,7 +251,7 @@ class World:
             http=self.squidex,  # type: ignore[arg-type]
             inventory=seen,
             queue=self.queue,
-            hosts=hosts.Hosts(self.host_limits, self.queue.wake, self.clock.now),
+            hosts=hosts.Hosts(self.host_limits, self.queue.wake, self.clock.now, is_new=seen.awaits_first_token_of),
             servers=servers.Servers(seen, interval=dt.timedelta(minutes=5)),
             trust=trust.Trust(self.cluster),  # type: ignore[arg-type]
             metrics=metrics.Metrics(),

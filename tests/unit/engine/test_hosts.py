@@ -27,7 +27,13 @@ class Gate:
     def __init__(self, **limits: float) -> None:
         self.clock = cluster.Clock()
         self.woken: list[object] = []
-        self.hosts = hosts.Hosts(hosts.HostLimits(**limits), self.woken.append, self.clock.now)  # type: ignore[arg-type]
+        self.new: set[object] = set()
+        self.hosts = hosts.Hosts(
+            hosts.HostLimits(**limits),  # type: ignore[arg-type]
+            self.woken.append,
+            self.clock.now,
+            is_new=self.new.__contains__,
+        )
         self.inside: list[str] = []
         self.most = 0
         self.release: dict[str, asyncio.Event] = {}
@@ -94,6 +100,54 @@ def test_turns_that_nobody_used_are_not_saved_up() -> None:
     gate.clock.advance(hours=1)
     ready = [n for n in range(10) if gate.hosts.turn(HOST, n) is None]
     assert len(ready) == 2
+
+
+def test_who_never_had_a_token_keeps_none_waiting_that_had_one() -> None:
+    async def main() -> None:
+        gate = Gate(rate=0.5, burst=3)
+        gate.new.update(range(100))
+        assert [gate.hosts.turn(HOST, n) for n in range(100)].count(None) == 3
+        assert gate.hosts.turn(HOST, "repair") is None
+        # What the server sees is one bucket all the same.
+        for new in range(3):
+            async with gate.hosts.request(HOST, new, fetch=True):
+                pass
+        with pytest.raises(hosts.NotYetError) as caught:
+            await gate.start("repair", fetch=True)
+        assert caught.value.at == gate.clock.now() + dt.timedelta(seconds=2)
+
+    run(main)
+
+
+def test_a_turn_that_is_given_up_goes_back_to_those_it_is_of() -> None:
+    gate = Gate(rate=1.0, burst=1)
+    gate.new.add("new")
+    assert gate.hosts.turn(HOST, "new") is None
+    assert gate.hosts.turn(HOST, "other") is None
+    gate.state().give_up_turn("new")
+    gate.new.add("another new one")
+    assert gate.hosts.turn(HOST, "another new one") is None
+    assert gate.hosts.turn(HOST, "another") is not None
+
+
+def test_a_clock_that_is_set_back_gives_no_second_burst() -> None:
+    async def main() -> None:
+        gate = Gate(rate=0.5, burst=3)
+        for key in "abcde":
+            gate.let_go(key)
+        for key in "abc":
+            await gate.start(key, fetch=True)
+        gate.clock.advance(hours=-1)
+        gate.hosts.clock_set_back()
+        assert gate.hosts.turn(HOST, "d") is None
+        with pytest.raises(hosts.NotYetError) as caught:
+            await gate.start("d", fetch=True)
+        # Nor does it cost an hour.
+        assert caught.value.at == gate.clock.now() + dt.timedelta(seconds=2)
+        gate.clock.advance(seconds=2)
+        await gate.start("d", fetch=True)
+
+    run(main)
 
 
 def test_turns_that_are_used_late_do_not_all_go_at_once() -> None:
