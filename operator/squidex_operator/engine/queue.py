@@ -77,7 +77,8 @@ class Queue(Generic[K]):
         heapq.heappush(self._heap, (at, next(self._order), key))
         if len(self._heap) > 2 * len(self._due) + _STALE:
             # A key that is woken again and again leaves an entry for its far due time each time.
-            self._sweep()
+            self._heap = [(due, next(self._order), each) for each, due in self._due.items()]
+            heapq.heapify(self._heap)
         self._changed.set()
 
     def forget(self, key: K) -> None:
@@ -164,10 +165,6 @@ class Queue(Generic[K]):
 
     def _lane_with_room(self) -> Lane:
         return next((lane for lane in self._waiting if self._lanes.get(lane, 0) < self._width), None)
-
-    def _sweep(self) -> None:
-        self._heap = [(at, next(self._order), key) for key, at in self._due.items() if key not in self._waits_in]
-        heapq.heapify(self._heap)
 
     async def _work(self, work: Callable[[K], Awaitable[None]], key: K, lane: Lane, slots: asyncio.Semaphore) -> None:
         self._started[key] = self._clock.now()

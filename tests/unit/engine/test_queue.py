@@ -487,8 +487,6 @@ def test_no_key_and_no_place_is_lost_whatever_happens(seed: int) -> None:
                         w.clock.advance(seconds=draw.randrange(-30 if draw.random() < 0.1 else 0, 10))
                         for gate in w.gates.values():
                             gate.set()
-                if draw.random() < 0.3:
-                    w.queue._sweep()
                 await asyncio.sleep(0)
             due = set(w.queue._due)
             w.held = False
