@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure
 from sandbox.controlplane import client
+from squidex_operator.api import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +28,6 @@ QUIET = ("--log-level=WARNING",)
 FAST = ("--host-rate=100000", "--host-burst=100000")
 """The stand-in takes whatever comes: what is measured is the operator, not its politeness."""
 SERVICE_ACCOUNT = "squidex-operator/squidex-operator"
-WATCHED = "squidex-operator.io/role"
 
 
 class Bed:
@@ -51,7 +51,7 @@ class Bed:
                 {"apiVersion": "v1", "kind": "ConfigMap", "metadata": named("ca", name), "data": {"ca.crt": squidex.ca}}
             )
             body = {"clientId": client_id, "clientSecret": secret}
-            labels = {"labels": {WATCHED: "credentials"}}
+            labels = {"labels": {names.LABEL_ROLE: names.ROLE_CREDENTIALS}}
             items.append(
                 {
                     "apiVersion": "v1",

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from benchmarks import measure
-from benchmarks.bed import API, FAST, NAMESPACES, WATCHED, Bed, named
+from benchmarks.bed import API, FAST, NAMESPACES, Bed, named
 from squidex_operator import settings
 from squidex_operator.api import names
 
@@ -65,15 +65,16 @@ def targets_while_filling(bed: Bed) -> dict[str, Any]:
 def rotation(bed: Bed) -> dict[str, Any]:
     """A credentials Secret that one SquidexClient uses is changed: until the new token is in its target."""
     lonely = [named(f"lonely{number}", f"bench-{number}") for number in range(LONELY)]
-    before = bed.tokens()
+    before, items = bed.tokens(), []
     for number, metadata in enumerate(lonely):
         secret = {"apiVersion": "v1", "kind": "Secret", "data": _credentials(bed, 0)}
-        secret["metadata"] = metadata | {"labels": {WATCHED: "credentials"}}
+        secret["metadata"] = metadata | {"labels": {names.LABEL_ROLE: names.ROLE_CREDENTIALS}}
         client = bed.client(number, "lonely")
         client["spec"]["credentialsSecretRef"] = {"name": metadata["name"]}
         # The target's name is the SquidexClient's, which the credentials have already.
         client["spec"]["target"] = {"name": f"{metadata['name']}-token"}
-        bed.create([secret, client])
+        items += [secret, client]
+    bed.create(items)
     measure.wait(lambda: bed.tokens() >= before + LONELY, "all tokens")
     measure.settle(bed.pid)
     seconds = [_rotation(bed, lonely[turn % LONELY], turn // LONELY + 1) for turn in range(ROTATIONS)]
