@@ -27,27 +27,34 @@ def refused_before(t: tools.Tools, p: attempt.Pass, inputs: str) -> render.Grant
     age = abs(now - kept.grant.issued_at)
     if age > _REFUSED_KEPT:
         return None
-    if _is_replaced(t, p, kept.grant.key_id, kept.grant.issued_at):
+    token = (p.spec.base_url, kept.grant.key_id, kept.grant.issued_at, now)
+    if until(p.record, now) is None and t.servers.has_replaced(*token):
         # Its key may have been replaced just now; or the list of keys is another replica's. The next one will tell.
         doubt(t, p.record)
         return None
-    return None if age > _REFUSED_KEPT_IN_NEED and _is_in_need(t, p) else kept.grant
-
-
-def _is_in_need(t: tools.Tools, p: attempt.Pass) -> bool:
-    """Whether the target holds no token, or one that is dead for certain. A refusal alone is not that certain."""
     seen = p.target_seen(t.inventory)
+    if _is_dead(t, p, seen):
+        return None if age > _REFUSED_KEPT_IN_NEED or t.servers.has_replaced(*token) else kept.grant
+    return None if _is_refused(p, seen) and t.servers.has_surely_replaced(*token) else kept.grant
+
+
+def _is_dead(t: tools.Tools, p: attempt.Pass, seen: observed.TargetSeen | observed.Unknown | None) -> bool:
+    """Whether the target holds no token, or one that is dead for certain. A refusal alone is not that certain."""
+    now = t.now()
     if not isinstance(seen, observed.TargetSeen) or not seen.token_intact or seen.issued_at is None:
         return True
-    if seen.expires_at is None or t.now() >= seen.expires_at:
+    if seen.expires_at is None or now >= seen.expires_at:
         return True
-    return _is_replaced(t, p, seen.key_id, seen.issued_at)
+    trusted = until(p.record, now) is None
+    return trusted and t.servers.has_replaced(p.spec.base_url, seen.key_id, seen.issued_at, now)
 
 
-def _is_replaced(t: tools.Tools, p: attempt.Pass, key_id: str, issued_at: dt.datetime) -> bool:
-    """Whether the server says that the key of a token is gone, and is to be believed."""
-    now = t.now()
-    return until(p.record, now) is None and t.servers.has_replaced(p.spec.base_url, key_id, issued_at, now)
+def _is_refused(p: attempt.Pass, seen: observed.TargetSeen | observed.Unknown | None) -> bool:
+    """Whether the server refused the target's token when it was last asked."""
+    probed = p.record.probed
+    if probed is None or not isinstance(seen, observed.TargetSeen):
+        return False
+    return probed.verdict is observed.Verdict.REFUSED and probed.data_hash == seen.data_hash
 
 
 def note(t: tools.Tools, p: attempt.Pass, cause: reasons.Cause, grant: render.Grant) -> None:

@@ -1,5 +1,6 @@
 """The signing keys of each Squidex: one request per interval and server, however many SquidexClients it has."""
 
+import collections
 import dataclasses
 import datetime as dt
 import logging
@@ -24,6 +25,9 @@ _PAUSE = dt.timedelta(minutes=1)
 _AHEAD = dt.timedelta(minutes=1)
 """A token that was issued so far in the future was issued before the clock was set back; less is two clocks."""
 
+_IN_A_ROW = 3
+"""Lists of keys that a server must have answered with, each without a key, where one alone is not believed."""
+
 _NAMED = 8
 """Keys in a log line."""
 
@@ -43,6 +47,8 @@ class Servers:
         self._inventory = inventory
         self._interval = interval
         self._snapshots: dict[str, Snapshot] = {}
+        self._before: dict[str, collections.deque[Snapshot]] = {}
+        """The lists before that one, so many as are compared."""
         self._known: set[str] = set()
         self._asked_at: dict[str, dt.datetime] = {}
 
@@ -61,6 +67,7 @@ class Servers:
     def clock_set_back(self) -> None:
         """Nobody can tell any more what was asked before a token was issued: all servers are to be asked anew."""
         self._snapshots.clear()
+        self._before.clear()
 
     def known(self) -> list[ServerKey]:
         """All servers that are watched."""
@@ -90,6 +97,15 @@ class Servers:
         # A token of the future was issued before the clock was set back, and so before anything that is known here.
         return snapshot.at > issued_at or issued_at > now + _AHEAD
 
+    def has_surely_replaced(self, base_url: str, key_id: str, issued_at: dt.datetime, now: dt.datetime) -> bool:
+        """The same of several lists in a row: those of replicas that disagree change, or come from a cache only for a while."""
+        before = self._before.get(base_url, ())
+        return (
+            len(before) == _IN_A_ROW - 1
+            and self.has_replaced(base_url, key_id, issued_at, now)
+            and not any(key_id in each.ids or each.at <= issued_at for each in before)
+        )
+
     def publishes(self, base_url: str, key_id: str) -> bool | None:
         """Whether the server publishes this key; None where it is not known."""
         snapshot = self._snapshots.get(base_url)
@@ -111,6 +127,8 @@ class Servers:
         if ids is None:
             return [], False
         before = self._snapshots.get(base_url)
+        if before is not None:
+            self._before.setdefault(base_url, collections.deque(maxlen=_IN_A_ROW - 1)).append(before)
         self._snapshots[base_url] = Snapshot(ids, now)
         vanished = []
         for key, record in self._inventory.of_server(base_url):
@@ -127,6 +145,7 @@ class Servers:
         """When to ask again; None where no SquidexClient is left."""
         if next(self._inventory.of_server(base_url), None) is None:
             self._snapshots.pop(base_url, None)
+            self._before.pop(base_url, None)
             self._known.discard(base_url)
             self._asked_at.pop(base_url, None)
             return None

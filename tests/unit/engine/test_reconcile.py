@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from squidex_operator.api import names, reasons
-from squidex_operator.engine import hosts, inventory, servers
+from squidex_operator.engine import disagreement, hosts, inventory, servers
 from squidex_operator.kube import errors as kube_errors
 from squidex_operator.policy import decide, observed
 from squidex_operator.squidex import errors as squidex_errors
@@ -301,6 +301,42 @@ def test_a_new_token_that_is_refused_is_asked_about_again_whatever_keys_are_publ
     ready.run()
     assert ready.token() == ready.squidex.granted[2]
     assert len(ready.squidex.granted) == 3
+
+
+def test_a_refused_token_whose_key_is_gone_is_not_waited_for_where_nobody_has_a_token(ready: World) -> None:
+    # Its replicas disagree, so one list of keys is no proof; but here nobody has anything that could be better than a new one.
+    disagreement.doubt(ready.tools, ready.inventory.records[inventory.Key(NS, "shop")])
+    refuse = ready.squidex.refused.add
+    ready.squidex.after["token"] = [lambda: refuse(ready.squidex.granted[-1])]
+    ready.delete_secret()
+    ready.run()
+    assert ready.condition("RefreshFailing") == ("True", Reason.NEW_TOKEN_REFUSED)
+    ready.squidex.key = "key-2"
+    ready.clock.advance(seconds=1)
+    ready.queue.wake(servers.ServerKey(cluster.URL))
+    ready.run()
+    ready.clock.advance(seconds=20)
+    ready.run()
+    assert ready.token() == ready.squidex.granted[2]
+
+
+def test_where_the_old_token_is_refused_too_three_lists_without_the_key_are_proof_enough(ready: World) -> None:
+    squidex, key = ready.squidex, inventory.Key(NS, "shop")
+    disagreement.doubt(ready.tools, ready.inventory.records[key])
+    squidex.after["token"] = [lambda: squidex.refused.add(squidex.granted[-1])]
+    squidex.refused.add(ready.token())
+    ready.clock.advance(hours=1)
+    ready.queue.wake(key)
+    ready.run()
+    assert len(squidex.granted) == 2
+    squidex.key, before = "key-2", squidex.count("keys")
+    while (lists := squidex.count("keys") - before) < 3:
+        assert len(squidex.granted) == 2, lists
+        ready.clock.advance(minutes=1)
+        ready.run()
+    ready.clock.advance(minutes=10)  # one step of the backoff
+    ready.run()
+    assert ready.token() == squidex.granted[2]
 
 
 def test_one_refused_token_makes_the_keys_be_asked_for(ready: World) -> None:

@@ -93,6 +93,34 @@ def test_a_token_that_was_issued_before_the_clock_was_set_back_is_held_against_w
     assert world.tools.servers.key_vanished(record, seen, world.clock.now())
 
 
+def test_only_three_lists_in_a_row_are_sure_to_be_no_other_replicas(world: World) -> None:
+    key = inventory.Key(cluster.NAMESPACE, "one")
+    issued_at = world.inventory.targets[key].issued_at
+    assert issued_at is not None
+
+    def sure() -> bool:
+        return world.tools.servers.has_surely_replaced(URL, "key-1", issued_at, world.clock.now())
+
+    for ids, is_sure in (
+        ({"key-2"}, False),
+        ({"key-2"}, False),
+        ({"key-1"}, False),
+        ({"key-2"}, False),
+        ({"key-3"}, False),
+        (None, False),
+        ({"key-2"}, True),
+    ):
+        check(world, ids)
+        assert sure() is is_sure
+        world.clock.advance(minutes=5)
+    # A token that was issued in between is held against what came after it.
+    assert not world.tools.servers.has_surely_replaced(
+        URL, "key-1", world.clock.now() - dt.timedelta(minutes=12), world.clock.now()
+    )
+    world.tools.servers.clock_set_back()
+    assert not sure()
+
+
 def test_a_token_without_a_key_id_has_no_key_that_could_vanish(world: World) -> None:
     import dataclasses
 
