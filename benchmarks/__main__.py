@@ -43,7 +43,7 @@ def main() -> None:
         if count != options.scale_out_at:
             wanted -= {"scale_out"}
         # With many, the sweep would take longer than all else: the two that were best with fewer are enough.
-        best = [int(each) for each in result["runs"][-1]["bare"]["sweep"]][:2] if result["runs"] else []
+        best = [int(each) for each in result["runs"][-1]["sweep"]][:2] if result["runs"] else []
         result["runs"].append(run(count, wanted, best or filling.CONCURRENCIES))
         # After each: a run that is cut off has what it has.
         (options.out / "result.json").write_text(json.dumps(result, indent=2))
@@ -77,7 +77,10 @@ def run(count: int, parts: set[str], concurrencies: Sequence[int]) -> dict[str, 
             measured("startup", startup.startup(bed))
         before = bed.weight()
         bed.fill()
-        measured("bare", filling.bare(bed, concurrencies))
+        measured("sweep", filling.sweep(bed, concurrencies))
+        best = int(next(iter(figures["sweep"])))
+        measured("bounds", filling.bounds(bed, best))
+        measured("bare", filling.bare(bed, best))
         measured("fill", filling.fill(bed))
         measured("ratios", report.ratios(figures))
         measured("cluster", report.cluster(count, before, bed.weight()))
@@ -94,7 +97,7 @@ def run(count: int, parts: set[str], concurrencies: Sequence[int]) -> dict[str, 
             measured("status_writes", memory.status_writes(bed))
             measured("foreign", memory.foreign(bed))
         if "scale_out" in parts:
-            measured("scale_out", filling.scale_out(bed, figures["fill"]))
+            measured("scale_out", filling.scale_out(bed))
         return figures
 
 

@@ -18,6 +18,7 @@ from squidex_operator.api import names
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from sandbox.controlplane.audit import AuditEvent
     from sandbox.environment import Sandbox
     from sandbox.operator_process import Operator
 
@@ -103,9 +104,9 @@ class Bed:
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
         self.plane.kubectl_run("create", "-f", "-", input=text)
 
-    def bare(self, concurrency: int) -> dict[str, Any]:
+    def bare(self, concurrency: int, *arguments: str, module: str = "bare") -> dict[str, Any]:
         """The bare loop over all of them, as the operator's ServiceAccount and in a process of its own."""
-        command = [sys.executable, "-m", "benchmarks.bare", f"--concurrency={concurrency}"]
+        command = [sys.executable, "-m", f"benchmarks.{module}", f"--concurrency={concurrency}", *arguments]
         command += [
             f"--kubeconfig={self.sandbox.operator_kubeconfig()}",
             f"--squidex-ca={self.sandbox.squidex.ca_file}",
@@ -148,16 +149,20 @@ class Bed:
         rows = [line for line in text.splitlines() if line.startswith("squidex_operator_client_ready{")]
         return sum(1 for row in rows if row.endswith(" 1.0")) if status == 200 else 0
 
-    def requests(self, since: int) -> list[str]:
-        """What the operator asked the API server for, as 'verb resource'."""
-        rows = self.plane.requests_of(SERVICE_ACCOUNT, since=since)
-        return [f"{row.verb} {row.resource}" for row in rows]
+    def requests(self, since: int) -> list[AuditEvent]:
+        """What the operator asked the API server for."""
+        return self.plane.requests_of(SERVICE_ACCOUNT, since=since)
+
+    @staticmethod
+    def times(rows: Sequence[AuditEvent], what: str) -> list[float]:
+        """When requests for 'verb resource' came in, seconds since the epoch."""
+        wanted = [row for row in rows if f"{row.verb} {row.resource}" == what]
+        return [dt.datetime.fromisoformat(row.received_at).timestamp() for row in wanted]
 
     def first_watch(self, mark: int) -> float | None:
         """When the operator's first watch reached the API server, seconds since the epoch; None before that."""
-        rows = self.plane.requests_of(SERVICE_ACCOUNT, since=mark)
-        times = [dt.datetime.fromisoformat(row.received_at).timestamp() for row in rows if row.verb == "watch"]
-        return min(times, default=None)
+        rows = [row for row in self.requests(mark) if row.verb == "watch"]
+        return min((dt.datetime.fromisoformat(row.received_at).timestamp() for row in rows), default=None)
 
     @contextlib.contextmanager
     def watching(self, path: str, selector: str) -> Iterator[Iterator[Any]]:

@@ -109,5 +109,5 @@ def _burst(bed: Bed, act: Callable[[Bed, int], None], times: int) -> dict[str, A
         "bytes_each": slope,
         "bytes_each_error": error,
         "rss_mib": measure.rss_mib(bed.pid),
-        "writes": sum(row.startswith(filling.WRITES) for row in bed.requests(mark)),
+        "writes": sum(row.is_write for row in bed.requests(mark)),
     }

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from squidex_operator import process
     from squidex_operator.kube import access
 
-    _calm_collector()
+    calm_collector()
 
     async def run() -> None:
         await process.Process(parsed).run()
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """Leave what was imported out of garbage collection, and collect less often (docs/adr/0017).
 
     A full collection walks through all objects, with the event loop standing still; a quarter of a million of them are
