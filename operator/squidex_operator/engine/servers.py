@@ -81,13 +81,19 @@ class Servers:
         """Whether the key that signed the token in the target is no longer published.
 
         What was published before the token was issued says nothing about it; and where the server keeps signing with a
-        key that it does not publish (replicas that disagree), tokens are not fetched faster than `key_retry_at` allows.
+        key that it does not publish (replicas that disagree), tokens are not fetched faster than `key_retry_at` allows, or
+        than lists come that all say the same.
         """
         if record.client.spec is None or seen.issued_at is None:
             return False
-        if not self.has_replaced(record.client.spec.base_url, seen.key_id, seen.issued_at, now):
+        base_url = record.client.spec.base_url
+        if not self.has_replaced(base_url, seen.key_id, seen.issued_at, now):
             return False
-        return record.key_retry_at is None or now >= record.key_retry_at
+        if record.key_retry_at is None or now >= record.key_retry_at:
+            return True
+        # Several lists since the last contradiction end the wait: the replicas agree again, or a cache has an old one.
+        since = max(seen.issued_at, record.key_noted_at or seen.issued_at)
+        return self.has_surely_replaced(base_url, seen.key_id, since, now)
 
     def has_replaced(self, base_url: str, key_id: str, issued_at: dt.datetime, now: dt.datetime) -> bool:
         """Whether the key of a token was no longer published at some time after the token was issued."""

@@ -20,7 +20,7 @@ async def fetch(t: tools.Tools, p: attempt.Pass, cause: reasons.Cause) -> None:
     """Fetch a token and ask the server about it: it is pending then."""
     record, spec, host = p.record, p.spec, p.spec.host
     doubted = cause is reasons.Cause.KEY_REPLACED and disagreement.until(record, t.now())
-    if doubted and await _is_good_still(t, p):
+    if doubted and not await _is_worth_a_token(t, p):
         return
     if at := t.hosts.turn(host, p.key):
         raise hosts.NotYetError(at)
@@ -253,12 +253,19 @@ def _allow_repair(t: tools.Tools, p: attempt.Pass) -> None:
     p.record.repairs = bucket
 
 
-async def _is_good_still(t: tools.Tools, p: attempt.Pass) -> bool:
+async def _is_worth_a_token(t: tools.Tools, p: attempt.Pass) -> bool:
     """Where the published keys did not fit before, a list of keys is no proof: it may be cached, or another replica's.
 
     One probe costs nothing that stays; each token that is fetched stays in Squidex for good.
     """
-    if p.spec.probe.mode == "Off" or await ask(t, p) is not observed.Verdict.ACCEPTED:
+    record = p.record
+    verdict = None if p.spec.probe.mode == "Off" else await ask(t, p)
+    if verdict is observed.Verdict.ACCEPTED:
+        disagreement.doubt(t, record)
         return False
-    disagreement.doubt(t, p.record)
+    is_early = record.key_retry_at is not None and t.now() < record.key_retry_at
+    if is_early and verdict is not observed.Verdict.REFUSED:
+        # Nobody says that the lists are right: all that they say is held against those that come next.
+        record.key_noted_at = t.now()
+        return False
     return True

@@ -199,7 +199,9 @@ def _acquire(now: dt.datetime, o: observed.Observed, spec: resource.Spec, need: 
     if need is reasons.Cause.REFUSED and o.probe_due is not None and now >= o.probe_due:
         # One 401 is no proof: after a wait the old token is asked about again before another is fetched.
         return Probe()
-    allowed = (o.fetch_allowed, o.replacement_allowed if need is reasons.Cause.REFUSED else None)
+    # A refused token whose key has surely vanished is dead.
+    doubtful = need is reasons.Cause.REFUSED and not o.key_vanished
+    allowed = (o.fetch_allowed, o.replacement_allowed if doubtful else None)
     if any(time is not None and now < time for time in allowed):
         return None
     if o.namespace_terminating is observed.UNKNOWN and need is not reasons.Cause.FIRST_TOKEN:

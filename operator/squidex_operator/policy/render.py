@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import datetime as dt
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ def parse_time(text: object) -> dt.datetime | None:
 
 def inputs_hash(spec: resource.Spec, client_id: str, secret_uid: str, secret_version: str) -> str:
     """What a token depends on. An edit of anything else never fetches one. The secret's text is not in it."""
-    return _digest([spec.base_url, spec.scope, client_id, secret_uid, secret_version])
+    return _inputs_digest(spec.base_url, spec.scope, client_id, secret_uid, secret_version)
 
 
 def inputs_of(spec: resource.Spec, seen: credentials_policy.CredentialsSeen) -> str:
@@ -122,6 +123,8 @@ def read_target(body: Mapping[str, Any]) -> observed.TargetSeen:
         names.KEY_EXPIRES_AT: expires_at,
         names.KEY_URL: data.get(names.KEY_URL, ""),
     }
+    data_intact = bool(wanted_hash) and data_hash(data, issued_at, key_id) == wanted_hash
+    whole = data_intact if healed == data else data_hash(healed, issued_at, key_id) == wanted_hash
     claims = jwt.read(token)
     return observed.TargetSeen(
         name=metadata["name"],
@@ -142,8 +145,8 @@ def read_target(body: Mapping[str, Any]) -> observed.TargetSeen:
         key_id=key_id,
         inputs_hash=annotations.get(names.ANNOTATION_INPUTS_HASH, ""),
         data_hash=wanted_hash,
-        data_intact=bool(wanted_hash) and data_hash(data, issued_at, key_id) == wanted_hash,
-        token_intact=bool(wanted_hash and token) and data_hash(healed, issued_at, key_id) == wanted_hash,
+        data_intact=data_intact,
+        token_intact=bool(wanted_hash and token) and whole,
         url=data.get(names.KEY_URL, ""),
         token_client_id=claims.client_id if claims else "",
         opaque=claims is None,
@@ -167,6 +170,11 @@ def _decode(data: Mapping[str, str]) -> dict[str, str]:
         except (KeyError, TypeError, ValueError):
             continue
     return decoded
+
+
+@functools.lru_cache(maxsize=1024)  # a decision asks for it several times
+def _inputs_digest(*inputs: str) -> str:
+    return _digest(inputs)
 
 
 def _digest(parts: object) -> str:

@@ -7,6 +7,7 @@ Classified by the JSON `error` first (RFC 6749, 5.2), then by the status: Squide
 import dataclasses
 import datetime as dt
 import email.utils
+import functools
 import json
 from collections.abc import Mapping
 
@@ -145,6 +146,7 @@ def retry_after(answer: Answer) -> dt.timedelta | None:
     return max(date - (answer.date or dt.datetime.now(dt.UTC)), dt.timedelta())
 
 
+@functools.lru_cache(maxsize=256)  # a busy server says the same second many times
 def _http_date(value: str | None) -> dt.datetime | None:
     try:
         date = email.utils.parsedate_to_datetime(value or "")

@@ -339,6 +339,18 @@ def test_where_the_old_token_is_refused_too_three_lists_without_the_key_are_proo
     assert ready.token() == squidex.granted[2]
 
 
+def test_a_key_that_is_replaced_during_a_doubt_is_believed_after_three_lists(ready: World) -> None:
+    for _ in range(4):
+        disagreement.doubt(ready.tools, ready.inventory.records[inventory.Key(NS, "shop")])  # half an hour to wait
+    ready.squidex.key = "key-2"
+    ready.squidex.refused.add(ready.token())
+    for _ in range(16):
+        ready.clock.advance(minutes=1)
+        ready.run()
+    assert len(ready.squidex.granted) == 2
+    assert ready.token() == ready.squidex.granted[1]
+
+
 def test_one_refused_token_makes_the_keys_be_asked_for(ready: World) -> None:
     ready.squidex.refused.add(ready.token())
     ready.clock.advance(hours=2)

@@ -116,6 +116,11 @@ def publish(cause: Cause, source: decide.Source, name: str = "") -> decide.Publi
             {"probed": REFUSED, "replacement_allowed": NOW}, decide.Fetch(Cause.REFUSED), id="refused, and time to try"
         ),
         pytest.param(
+            {"probed": REFUSED, "probe_due": None, "replacement_allowed": SOON, "key_vanished": True},
+            decide.Fetch(Cause.REFUSED),
+            id="refused, and its key has surely vanished",
+        ),
+        pytest.param(
             {"credentials": OTHER, "probed": REFUSED, "replacement_allowed": SOON},
             decide.Fetch(Cause.CREDENTIALS_CHANGED),
             id="other credentials wait for no replicas",
