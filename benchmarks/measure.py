@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import pathlib
@@ -49,14 +50,15 @@ def settle(pid: int) -> float:
     return now
 
 
-def slope(points: list[tuple[float, float]]) -> tuple[float, float]:
-    """The slope of a line through points by least squares, and its standard error."""
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    found = statistics.linear_regression(xs, ys)
-    mean = statistics.fmean(xs)
-    spread = sum((x - mean) ** 2 for x in xs)
-    residuals = sum((y - found.intercept - found.slope * x) ** 2 for x, y in points)
-    return found.slope, math.sqrt(residuals / (len(points) - 2) / spread)
+def growth(points: list[tuple[float, float]]) -> tuple[float, float]:
+    """How fast something grows, and the standard error of that, for what goes in steps that do not depend on each other.
+
+    Memory does: a page is resident or not, and what is there stays. A line through such points by least squares would claim
+    errors far too small, for after each step all of its residuals are alike.
+    """
+    steps = [after[1] - before[1] for before, after in itertools.pairwise(points)]
+    length = points[-1][0] - points[0][0]
+    return sum(steps) / length, statistics.stdev(steps) * math.sqrt(len(steps)) / length
 
 
 def percentiles(name: str, seconds: Sequence[float]) -> dict[str, float]:

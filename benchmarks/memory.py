@@ -101,13 +101,14 @@ def _burst(bed: Bed, act: Callable[[Bed, int], None], times: int) -> dict[str, A
     seconds = time.monotonic() - began
     spent = measure.settle(bed.pid) - cpu
     # The first quarter is left out: what grows there are caches and pools that have an end.
-    slope, error = measure.slope(points[STEPS // 4 :])
+    grown, error = measure.growth(points[STEPS // 4 :])
     return {
         "times": times,
         "rate": times / seconds,
         "cpu_ms": spent / times * 1000,
-        "bytes_each": slope,
+        "bytes_each": grown,
         "bytes_each_error": error,
+        "standard_errors": grown / error if error else 0.0,
         "rss_mib": measure.rss_mib(bed.pid),
         "writes": sum(row.is_write for row in bed.requests(mark)),
     }

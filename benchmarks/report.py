@@ -55,6 +55,8 @@ _GOALS: tuple[tuple[str, int, str, Callable[[float], bool]], ...] = (
     ("target damaged: p99 below 100 ms", 1000, "targets.damaged_p99_ms", lambda x: x < 100),
     ("target deleted during a fill: p99 below 500 ms", 1000, "targets_while_filling.deleted_p99_ms", lambda x: x < 500),
     ("target damaged during a fill: p99 below 500 ms", 1000, "targets_while_filling.damaged_p99_ms", lambda x: x < 500),
+    ("reconciles: growth of memory below two standard errors", 1000, "reconciles.standard_errors", lambda x: x < 2),
+    ("status writes of others: the same", 1000, "status_writes.standard_errors", lambda x: x < 2),
     ("status writes of others: no write of ours", 1000, "status_writes.writes", lambda x: x == 0),
     ("foreign Secrets: less than 5 MiB", 1000, "foreign.rss_difference_mib", lambda x: x < 5),
     ("foreign Secrets: start less than 5 % longer", 1000, "foreign.start_cpu_ratio", lambda x: x < 1.05),
