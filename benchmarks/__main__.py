@@ -8,14 +8,11 @@ import json
 import os
 import pathlib
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks import filling, healing, memory, picture, report, startup
 from benchmarks.bed import NAMESPACES, Bed
 from sandbox.environment import Sandbox
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PACKAGES = ("aiohttp", "httpx", "kopf", "kubernetes", "pydantic")
 CLIENTS = {"bench:first": "first-secret", "bench:second": "second-secret"}
@@ -33,7 +30,8 @@ def main() -> None:
     parser.add_argument("--only", help="parts to run, separated by commas: growth, startup, healing, memory, scale_out")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("bench-result"), help="folder of the result")
     options = parser.parse_args()
-    parts = set((options.only or "growth,startup,healing,memory,scale_out").split(","))
+    parts = set((options.only or "growth,startup,healing,memory,scale_out").split(",")) | {"sweep", "bounds"}
+    best = 0
     result: dict[str, Any] = {"machine": machine(), "runs": []}
     options.out.mkdir(parents=True, exist_ok=True)
     for count in [int(part) for part in options.counts.split(",")]:
@@ -42,9 +40,11 @@ def main() -> None:
             wanted -= {"healing", "memory"}
         if count != options.scale_out_at:
             wanted -= {"scale_out"}
-        # With many, the sweep would take longer than all else: the two that were best with fewer are enough.
-        best = [int(each) for each in result["runs"][-1]["sweep"]][:2] if result["runs"] else []
-        result["runs"].append(run(count, wanted, best or filling.CONCURRENCIES))
+        if count > options.details_at and best:
+            # What they tell, they have told; and with many, they would take longer than all else.
+            wanted -= {"sweep", "bounds"}
+        result["runs"].append(run(count, wanted, best))
+        best = result["runs"][-1]["bare"]["concurrency"]
         # After each: a run that is cut off has what it has.
         (options.out / "result.json").write_text(json.dumps(result, indent=2))
     (options.out / "growth.svg").write_text(picture.growth(result["runs"]))
@@ -63,8 +63,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def run(count: int, parts: set[str], concurrencies: Sequence[int]) -> dict[str, Any]:
-    """All measurements for one number of SquidexClients, on a control plane of its own."""
+def run(count: int, parts: set[str], best: int) -> dict[str, Any]:
+    """All measurements for one number of SquidexClients, on a control plane of its own.
+
+    Args:
+        best: concurrency of the bare loop, where no sweep finds it.
+    """
     print(f"\n{count} SquidexClients in {NAMESPACES} namespaces", flush=True)
     with Sandbox(squidex_clients=CLIENTS) as sandbox:
         bed, figures = Bed(sandbox, count), {"count": count}
@@ -77,9 +81,11 @@ def run(count: int, parts: set[str], concurrencies: Sequence[int]) -> dict[str, 
             measured("startup", startup.startup(bed))
         before = bed.weight()
         bed.fill()
-        measured("sweep", filling.sweep(bed, concurrencies))
-        best = int(next(iter(figures["sweep"])))
-        measured("bounds", filling.bounds(bed, best))
+        if "sweep" in parts:
+            measured("sweep", filling.sweep(bed))
+            best = int(next(iter(figures["sweep"])))
+        if "bounds" in parts:
+            measured("bounds", filling.bounds(bed, best))
         measured("bare", filling.bare(bed, best))
         measured("fill", filling.fill(bed))
         measured("ratios", report.ratios(figures))

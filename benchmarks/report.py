@@ -68,14 +68,15 @@ _GOALS: tuple[tuple[str, int, str, Callable[[float], bool]], ...] = (
 
 def ratios(run: Run) -> dict[str, float]:
     """The operator's figures in units of the bare loop's."""
-    fill, bare, bounds = run["fill"], run["bare"], run["bounds"]
-    return {
-        "rate": fill["rate"] / bare["rate"],
-        "cpu": fill["cpu_ms"] / bare["cpu_ms"],
-        "rate_of_whole": fill["rate"] / bounds["whole_rate"],
-        "rate_of_libraries": fill["rate"] / bounds["libraries_rate"],
-        "cpu_of_libraries": fill["cpu_ms"] / bounds["libraries_cpu_ms"],
-    }
+    fill, bare = run["fill"], run["bare"]
+    found = {"rate": fill["rate"] / bare["rate"], "cpu": fill["cpu_ms"] / bare["cpu_ms"]}
+    if bounds := run.get("bounds"):
+        found |= {
+            "rate_of_whole": fill["rate"] / bounds["whole_rate"],
+            "rate_of_libraries": fill["rate"] / bounds["libraries_rate"],
+            "cpu_of_libraries": fill["cpu_ms"] / bounds["libraries_cpu_ms"],
+        }
+    return found
 
 
 def cluster(count: int, before: tuple[float, float], after: tuple[float, float]) -> dict[str, float]:
