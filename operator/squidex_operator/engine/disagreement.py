@@ -26,6 +26,7 @@ def refused_before(t: tools.Tools, p: attempt.Pass, inputs: str) -> render.Grant
         return None
     age = abs(now - kept.grant.issued_at)
     if age > _REFUSED_KEPT:
+        p.record.gave_up = False
         return None
     token = (p.spec.base_url, kept.grant.key_id, kept.grant.issued_at, now)
     if until(p.record, now) is None and t.servers.has_replaced(*token):
@@ -35,7 +36,11 @@ def refused_before(t: tools.Tools, p: attempt.Pass, inputs: str) -> render.Grant
     seen = p.target_seen(t.inventory)
     if _is_dead(t, p, seen):
         return None if age > _REFUSED_KEPT_IN_NEED or t.servers.has_replaced(*token) else kept.grant
-    return None if _is_refused(p, seen) and t.servers.has_surely_replaced(*token) else kept.grant
+    if not p.record.gave_up and _is_refused(p, seen) and t.servers.has_surely_replaced(*token):
+        # Once: were the next one refused as well, its key would not be the reason.
+        p.record.gave_up = True
+        return None
+    return kept.grant
 
 
 def _is_dead(t: tools.Tools, p: attempt.Pass, seen: observed.TargetSeen | observed.Unknown | None) -> bool:

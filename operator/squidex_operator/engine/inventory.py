@@ -56,6 +56,8 @@ class Record:
     pending: PendingToken | None = None
     refused: PendingToken | None = None
     """Fetched, and refused by the server that issued it."""
+    gave_up: bool = False
+    """The one before `refused` was given up early, because its key had vanished."""
     refreshed: conditions.Refreshed | None = None
     key_retry_at: dt.datetime | None = None
     key_retries: int = 0

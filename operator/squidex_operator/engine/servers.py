@@ -25,8 +25,9 @@ _PAUSE = dt.timedelta(minutes=1)
 _AHEAD = dt.timedelta(minutes=1)
 """A token that was issued so far in the future was issued before the clock was set back; less is two clocks."""
 
-_IN_A_ROW = 3
-"""Lists of keys that a server must have answered with, each without a key, where one alone is not believed."""
+_PERIOD = dt.timedelta(minutes=4)
+_PERIODS = 3
+"""So many in a row, with no list that has a key, are believed where one list alone is not: however often lists come."""
 
 _NAMED = 8
 """Keys in a log line."""
@@ -47,8 +48,8 @@ class Servers:
         self._inventory = inventory
         self._interval = interval
         self._snapshots: dict[str, Snapshot] = {}
-        self._before: dict[str, collections.deque[Snapshot]] = {}
-        """The lists before that one, so many as are compared."""
+        self._periods: dict[str, collections.deque[Snapshot]] = {}
+        """All keys of the lists in each of the last periods, and when it began."""
         self._known: set[str] = set()
         self._asked_at: dict[str, dt.datetime] = {}
 
@@ -67,7 +68,7 @@ class Servers:
     def clock_set_back(self) -> None:
         """Nobody can tell any more what was asked before a token was issued: all servers are to be asked anew."""
         self._snapshots.clear()
-        self._before.clear()
+        self._periods.clear()
 
     def known(self) -> list[ServerKey]:
         """All servers that are watched."""
@@ -82,7 +83,7 @@ class Servers:
 
         What was published before the token was issued says nothing about it; and where the server keeps signing with a
         key that it does not publish (replicas that disagree), tokens are not fetched faster than `key_retry_at` allows, or
-        than lists come that all say the same.
+        than a quarter of an hour of lists says the same.
         """
         if record.client.spec is None or seen.issued_at is None:
             return False
@@ -91,7 +92,7 @@ class Servers:
             return False
         if record.key_retry_at is None or now >= record.key_retry_at:
             return True
-        # Several lists since the last contradiction end the wait: the replicas agree again, or a cache has an old one.
+        # All lists since the last contradiction end the wait: the replicas agree again, or a cache has an old one.
         since = max(seen.issued_at, record.key_noted_at or seen.issued_at)
         return self.has_surely_replaced(base_url, seen.key_id, since, now)
 
@@ -103,13 +104,13 @@ class Servers:
         # A token of the future was issued before the clock was set back, and so before anything that is known here.
         return snapshot.at > issued_at or issued_at > now + _AHEAD
 
-    def has_surely_replaced(self, base_url: str, key_id: str, issued_at: dt.datetime, now: dt.datetime) -> bool:
-        """The same of several lists in a row: those of replicas that disagree change, or come from a cache only for a while."""
-        before = self._before.get(base_url, ())
+    def has_surely_replaced(self, base_url: str, key_id: str, since: dt.datetime, now: dt.datetime) -> bool:
+        """The same of all lists in several periods after `since`: those of replicas that disagree take turns."""
+        periods = self._periods.get(base_url, ())
         return (
-            len(before) == _IN_A_ROW - 1
-            and self.has_replaced(base_url, key_id, issued_at, now)
-            and not any(key_id in each.ids or each.at <= issued_at for each in before)
+            len(periods) == _PERIODS
+            and self.has_replaced(base_url, key_id, since, now)
+            and not any(key_id in each.ids or each.at <= since for each in periods)
         )
 
     def publishes(self, base_url: str, key_id: str) -> bool | None:
@@ -133,8 +134,11 @@ class Servers:
         if ids is None:
             return [], False
         before = self._snapshots.get(base_url)
-        if before is not None:
-            self._before.setdefault(base_url, collections.deque(maxlen=_IN_A_ROW - 1)).append(before)
+        periods = self._periods.setdefault(base_url, collections.deque(maxlen=_PERIODS))
+        if periods and now - periods[-1].at < _PERIOD:
+            periods[-1] = Snapshot(periods[-1].ids | ids, periods[-1].at)
+        else:
+            periods.append(Snapshot(ids, now))
         self._snapshots[base_url] = Snapshot(ids, now)
         vanished = []
         for key, record in self._inventory.of_server(base_url):
@@ -151,7 +155,7 @@ class Servers:
         """When to ask again; None where no SquidexClient is left."""
         if next(self._inventory.of_server(base_url), None) is None:
             self._snapshots.pop(base_url, None)
-            self._before.pop(base_url, None)
+            self._periods.pop(base_url, None)
             self._known.discard(base_url)
             self._asked_at.pop(base_url, None)
             return None

@@ -52,7 +52,7 @@ async def fetch(t: tools.Tools, p: attempt.Pass, cause: reasons.Cause) -> None:
                 "a proxy that drops the Authorization header? The token in the Secret is kept.",
             )
         )
-    record.pending, record.refused = fetched, None
+    record.pending, record.refused, record.gave_up = fetched, None, False
 
 
 async def publish(t: tools.Tools, p: attempt.Pass, step: decide.Publish) -> None:

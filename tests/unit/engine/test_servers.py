@@ -93,7 +93,7 @@ def test_a_token_that_was_issued_before_the_clock_was_set_back_is_held_against_w
     assert world.tools.servers.key_vanished(record, seen, world.clock.now())
 
 
-def test_only_three_lists_in_a_row_are_sure_to_be_no_other_replicas(world: World) -> None:
+def test_only_three_periods_without_a_key_are_sure_to_be_no_other_replicas(world: World) -> None:
     key = inventory.Key(cluster.NAMESPACE, "one")
     issued_at = world.inventory.targets[key].issued_at
     assert issued_at is not None
@@ -113,6 +113,16 @@ def test_only_three_lists_in_a_row_are_sure_to_be_no_other_replicas(world: World
         check(world, ids)
         assert sure() is is_sure
         world.clock.advance(minutes=5)
+    # However many lists come in a period, they count as one; and one with the key is enough.
+    for seconds in range(0, 8 * 60, 10):
+        check(world, {"key-1"} if seconds == 10 else {"key-2"})
+        assert sure() is (seconds == 0)
+        world.clock.advance(seconds=10)
+    check(world, {"key-2"})
+    world.clock.advance(minutes=4)
+    check(world, {"key-2"})
+    world.clock.advance(minutes=4)
+    assert sure()
     # A token that was issued in between is held against what came after it.
     assert not world.tools.servers.has_surely_replaced(
         URL, "key-1", world.clock.now() - dt.timedelta(minutes=12), world.clock.now()
