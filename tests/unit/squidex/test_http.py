@@ -491,9 +491,13 @@ def test_a_server_that_answers_in_clear_says_what_to_look_at(authority: certific
         writer.close()
 
     async def work(sender: http.Http) -> None:
-        async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
             await sender.send("GET", f"https://127.0.0.1:{port}", ca=authority.cert.decode())
+        finally:
+            server.close()
+            await wire.drop(port)
 
     error = failure(work)
     assert error.problem.reason is Reason.TLS_ERROR
