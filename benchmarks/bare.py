@@ -75,7 +75,7 @@ async def serve(kube: Kube, squidex: Any, found: dict[str, Any], *, whole: bool)
     async with squidex.get(f"{url}/api/apps/{credentials['clientId'].partition(':')[0]}", headers=bearer) as answer:
         await answer.read()
         accepted = answer.status == 200
-    expires = written(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=granted["expires_in"]))
+    expires = (dt.datetime.now(dt.UTC) + dt.timedelta(seconds=granted["expires_in"])).strftime("%Y-%m-%dT%H:%M:%SZ")
     data = {"token": granted["access_token"], "tokenType": "Bearer", "expiresAt": expires, "url": url}
     body = {
         "apiVersion": "v1",
@@ -131,11 +131,6 @@ def whole_status(name: str, expires: str) -> dict[str, Any]:
     times = dict.fromkeys(("issuedAt", "lastRefreshTime", "nextRefreshTime"), expires)
     target = {"target": {"name": name}, "binding": {"name": name}}
     return {"conditions": conditions, "keyID": "k" * 40, "lastRefreshReason": "FirstToken"} | times | target
-
-
-def written(time: dt.datetime) -> str:
-    """RFC 3339."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def watch(kube: Kube, path: str, version: str) -> None:

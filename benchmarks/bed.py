@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import measure
+from benchmarks import bare, measure
 from sandbox.controlplane import client
 from squidex_operator.api import names
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NAMESPACES = 50
 CONNECTIONS = 4
-API = "/apis/squidex-operator.io/v1beta1"
+API = bare.API
 QUIET = ("--log-level=WARNING",)
 FAST = ("--host-rate=100000", "--host-burst=100000")
 """The stand-in takes whatever comes: what is measured is the operator, not its politeness."""

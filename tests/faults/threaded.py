@@ -50,10 +50,23 @@ async def _cancel_others() -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-    # asyncio has no way to ask for its transports, and each one left is a warning, which fails a test.
-    transports = asyncio.get_running_loop()._transports
+    await drop_connections()
+
+
+async def drop_connections(port: int | None = None) -> None:
+    """End at once what is left of connections in this loop, or of those of a server on this port, which has been closed.
+
+    One that was just being accepted, or that waits for its peer, when its loop is closed is a warning, which fails a later test.
+    """
+    transports = asyncio.get_running_loop()._transports  # asyncio has no way to ask for them
+
+    def left() -> list[Any]:
+        there = [each for each in transports.values() if each._sock is not None]
+        return [each for each in there if port is None or each.get_extra_info("sockname")[1:2] == (port,)]
+
     async with asyncio.timeout(DEADLINE):
-        while left := [each for each in transports.values() if each._sock is not None]:
-            for transport in left:
+        await asyncio.sleep(0)  # what is being accepted has a transport then
+        while found := left():
+            for transport in found:
                 transport.abort()
             await asyncio.sleep(0)

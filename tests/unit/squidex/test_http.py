@@ -23,6 +23,7 @@ from sandbox.controlplane import certificates
 from squidex_operator import proxies
 from squidex_operator.api import reasons
 from squidex_operator.squidex import answers, errors, http
+from tests.faults import threaded
 from tests.unit.squidex import wire
 
 if TYPE_CHECKING:
@@ -497,7 +498,7 @@ def test_a_server_that_answers_in_clear_says_what_to_look_at(authority: certific
             await sender.send("GET", f"https://127.0.0.1:{port}", ca=authority.cert.decode())
         finally:
             server.close()
-            await wire.drop(port)
+            await threaded.drop_connections(port)
 
     error = failure(work)
     assert error.problem.reason is Reason.TLS_ERROR

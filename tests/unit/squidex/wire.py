@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from tests.faults import threaded
+
 if TYPE_CHECKING:
     import ssl
 
@@ -82,19 +84,4 @@ async def serving(answer: bytes | Handler, *, tls: ssl.SSLContext | None = None)
         for task in wire.tasks:
             task.cancel()
         await asyncio.gather(*wire.tasks)
-        await drop(port)
-
-
-async def drop(port: int) -> None:
-    """End the connections of a server that has been closed, at once.
-
-    One that is just being accepted, or that waits for its peer, when its loop is closed is a warning in some later test.
-    """
-    # asyncio has no way to ask for its transports.
-    transports = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]
-    for _ in range(3):
-        await asyncio.sleep(0)
-        for each in list(transports.values()):
-            if each._sock is not None and each.get_extra_info("sockname")[1:2] == (port,):
-                each.abort()
-    await asyncio.sleep(0)
+        await threaded.drop_connections(port)
