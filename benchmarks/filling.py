@@ -51,9 +51,10 @@ def fill(bed: Bed, shares: Sequence[Sequence[str]] = ((),)) -> dict[str, Any]:
     Timed by the API server's own log, from the first request after the lists to the last status, because to ask the operator
     or Squidex how far they are would take from what is measured.
     """
-    mark = bed.plane.audit_mark()
+    mark, tokens = bed.plane.audit_mark(), bed.tokens()
     operators = [bed.start(*FAST, namespaces=share) for share in shares]
     pids = [pid_of(operator) for operator in operators]
+    count = bed.count * sum(len(share) or NAMESPACES for share in shares) // NAMESPACES
     before: dict[int, float] = {}
 
     def have_listed() -> bool:
@@ -63,18 +64,18 @@ def fill(bed: Bed, shares: Sequence[Sequence[str]] = ((),)) -> dict[str, Any]:
         return len(before) == len(pids)
 
     measure.wait(have_listed, "the first lists", pause=0.01)
-    measure.wait(lambda: bed.tokens() >= bed.count, "all tokens", pause=0.5)
-    measure.wait(lambda: sum(bed.ready(operator) for operator in operators) >= bed.count, "all ready", pause=1)
+    measure.wait(lambda: bed.tokens() >= tokens + count, "all tokens", pause=0.5)
+    measure.wait(lambda: sum(bed.ready(operator) for operator in operators) >= count, "all ready", pause=1)
     spent = sum(measure.cpu_seconds(pid) - before[pid] for pid in pids)
     requests = [row for row in bed.requests(mark) if row.verb not in ("list", "watch")]
     secrets, statuses = bed.times(requests, "get secrets"), bed.times(requests, "patch squidexclients/status")
     seconds = max(statuses) - min(secrets)
     return {
         "seconds": seconds,
-        "rate": bed.count / seconds,
-        "cpu_ms": spent / bed.count * 1000,
-        "calls": len(requests) / bed.count,
-        "token_requests": bed.tokens() / bed.count,
+        "rate": count / seconds,
+        "cpu_ms": spent / count * 1000,
+        "calls": len(requests) / count,
+        "token_requests": (bed.tokens() - tokens) / count,
         "peak_rss_mib": max(measure.rss_mib(pid, peak=True) for pid in pids),
     }
 
@@ -113,17 +114,22 @@ def idle(bed: Bed, seconds: float = 60) -> dict[str, Any]:
 
 
 def scale_out(bed: Bed) -> dict[str, Any]:
-    """Two processes, each with half of the namespaces, do what one does before and after them, in turns."""
-    names = [f"bench-{number}" for number in range(NAMESPACES)]
+    """Two processes, each with half of the namespaces, do what one does before and after them.
 
-    def again(shares: Sequence[Sequence[str]] = ((),)) -> dict[str, Any]:
+    `in_turn` is the two halves one after the other: what two processes cost that do not share the cores with each other.
+    """
+    names = [f"bench-{number}" for number in range(NAMESPACES)]
+    halves = [names[::2], names[1::2]]
+
+    def again(shares: Sequence[Sequence[str]] = ((),), *, keep: bool = False) -> dict[str, Any]:
         bed.stop()
-        bed.reset()
+        if not keep:
+            bed.reset()
         return fill(bed, shares)
 
-    found = [again(), again([names[::2], names[1::2]]), again()]
+    before, two, after = again(), again(halves), again()
+    in_turn = [again([half], keep=half is halves[1])["cpu_ms"] for half in halves]
     bed.stop()
-    ones, two = (found[0], found[2]), found[1]
-    return two | {
-        f"{name}_ratio": two[name] / statistics.fmean(one[name] for one in ones) for name in ("cpu_ms", "rate")
-    }
+    ones = {name: statistics.fmean((before[name], after[name])) for name in ("cpu_ms", "rate")}
+    ratios = {f"{name}_ratio": two[name] / ones[name] for name in ones}
+    return two | ratios | {"in_turn_cpu_ms_ratio": statistics.fmean(in_turn) / ones["cpu_ms"]}

@@ -52,9 +52,16 @@ class Pass:
         return known.targets.get(self.target_key, self.target) if self.target is observed.UNKNOWN else self.target
 
 
-def fail(t: tools.Tools, p: Pass, problem: backoff.Problem) -> None:
-    """Record a failure."""
+def fail(t: tools.Tools, p: Pass, problem: backoff.Problem, *, meanwhile: bool = False) -> None:
+    """Record a failure. `meanwhile`: of something else, while the wait after the last one is under way, which goes on."""
     record = p.record
+    t.metrics.failures.labels(reason=problem.reason).inc()
+    if meanwhile:
+        record.meanwhile = backoff.next_failure(
+            record.meanwhile, problem, now=t.now(), generation=record.client.generation, inputs_hash="", draw=t.draw()
+        )
+        _log("failed meanwhile", p, record.meanwhile)
+        return
     seen = record.credentials
     inputs = fingerprint = ""
     if isinstance(seen, credentials_policy.CredentialsSeen) and record.client.spec is not None:
@@ -68,7 +75,6 @@ def fail(t: tools.Tools, p: Pass, problem: backoff.Problem) -> None:
         fingerprint=fingerprint,
         draw=t.draw(),
     )
-    t.metrics.failures.labels(reason=problem.reason).inc()
     if problem.reason is reasons.Reason.TLS_ERROR and record.client.spec is not None:
         # The certificates may have been replaced since they were read.
         t.trust.forget(p.key.namespace, record.client.spec.tls)
@@ -79,11 +85,16 @@ def fail(t: tools.Tools, p: Pass, problem: backoff.Problem) -> None:
     if t.inventory.watched_credentials(record.client) is None and problem.kind is backoff.Kind.PERMANENT:
         # A person will correct an unlabelled Secret, and nothing else will tell us.
         record.credentials_due = t.now() + CREDENTIALS_RECHECK
+    _log("failed", p, record.failure)
+
+
+def _log(event: str, p: Pass, failure: backoff.Failure) -> None:
     logger.warning(
-        "failed key=%s/%s reason=%s failures=%d next=%s message=%r",
+        "%s key=%s/%s reason=%s failures=%d next=%s message=%r",
+        event,
         *p.key,
-        problem.reason,
-        record.failure.count,
-        render.format_time(record.failure.next_attempt),
-        problem.message,
+        failure.problem.reason,
+        failure.count,
+        render.format_time(failure.next_attempt),
+        failure.problem.message,
     )

@@ -71,7 +71,8 @@ class _Host:
 
     def is_idle(self, now: dt.datetime) -> bool:
         """Nothing is lost when it is forgotten."""
-        busy = self.in_flight or self.reserved or self.in_line or self.parked
+        reserved = any(now - at <= _TURN_KEPT for at, _ in self.reserved.values())
+        busy = self.in_flight or reserved or self.in_line or self.parked
         full = [bucket.full_at for bucket in (*self.turns.values(), self.sent)]
         times = (self.paused_until, self.trouble_until, *full)
         return not (busy or any(time and now < time for time in times))

@@ -37,7 +37,7 @@ class PendingToken:
     @property
     def summary(self) -> observed.Pending:
         """The same, without the token."""
-        return observed.Pending(self.inputs_hash, self.grant.issued_at, self.grant.expires_at)
+        return observed.Pending(self.inputs_hash, self.grant.expires_at)
 
 
 @dataclasses.dataclass(slots=True)
@@ -53,6 +53,10 @@ class Record:
     probe_due: dt.datetime | None = None
     probed: observed.Probed | None = None
     failure: backoff.Failure | None = None
+    meanwhile: backoff.Failure | None = None
+    """What failed while the wait after `failure` was under way, which it must neither shorten nor begin anew."""
+    written: frozenset[str] = frozenset()
+    """Targets that were written and that the status does not name yet: the name may have been changed meanwhile."""
     pending: PendingToken | None = None
     refused: PendingToken | None = None
     """Fetched, and refused by the server that issued it."""
@@ -169,13 +173,19 @@ class Inventory:
             return None
         return self._credentials.get(Key(client.namespace, client.spec.credentials_secret_ref.name))
 
-    def former_targets(self, client: observed.Client) -> tuple[observed.TargetSeen, ...]:
-        """The Secret that was this client's target before a rename: the one its status names, and nobody's copy of it."""
-        name = (client.status.get("target") or {}).get("name")
-        seen = self.targets.get(Key(client.namespace, name or ""))
-        if seen is None or seen.name == client.target_name or seen.deleting:
-            return ()
-        return (seen,) if seen.client_uid == client.uid and client.uid in seen.owner_uids else ()
+    def former_targets(self, record: Record) -> tuple[observed.TargetSeen, ...]:
+        """The Secrets that were this client's target before a rename.
+
+        Those that its status names, or that this process wrote, and nobody's copy of one.
+        """
+        client = record.client
+        before = record.written | {str((client.status.get("target") or {}).get("name", ""))}
+        found = [self.targets.get(Key(client.namespace, name)) for name in sorted(before - {client.target_name})]
+        return tuple(
+            seen
+            for seen in found
+            if seen and not seen.deleting and seen.client_uid == client.uid and client.uid in seen.owner_uids
+        )
 
     def other_owner(self, client: observed.Client, seen: observed.TargetSeen) -> bool:
         """Whether a Secret is that of another SquidexClient that lives."""
@@ -334,6 +344,10 @@ def failure_from(client: observed.Client) -> backoff.Failure | None:
         reason = reasons.Reason(found.get("reason", ""))
     except ValueError:
         return None
+    if reason is reasons.Reason.URL_NOT_ALLOWED:
+        return (
+            None  # it may be allowed by now: what is allowed are flags of this process, and to ask them costs nothing
+        )
     # The kind is not in the status; the length of the wait tells it well enough.
     kind = backoff.Kind.PERMANENT if next_attempt - at > dt.timedelta(hours=2) else backoff.Kind.TRANSIENT
     message = str(found.get("message") or "").partition(conditions.NEXT_TRY)[0]

@@ -1,5 +1,7 @@
 """Looking: what a decision asks to know, each with one GET, and when things are looked at that nobody reports."""
 
+from typing import Any
+
 from squidex_operator.api import names
 from squidex_operator.engine import attempt, inventory, tools, trust
 from squidex_operator.kube import errors as kube_errors
@@ -21,12 +23,12 @@ async def look(t: tools.Tools, p: attempt.Pass, subject: decide.Subject) -> None
 
 async def look_at_target(t: tools.Tools, p: attempt.Pass) -> None:
     """What is in the target's place, for the rest of this reconcile."""
-    body = await get_target(t, p, p.record.client.target_name)
+    body = await get_secret(t, p, p.record.client.target_name)
     p.target = None if body is None else render.read_target(body)
 
 
-async def get_target(t: tools.Tools, p: attempt.Pass, name: str) -> dict[str, object] | None:
-    """A Secret that may be a target of ours, whole; None where there is none."""
+async def get_secret(t: tools.Tools, p: attempt.Pass, name: str) -> dict[str, Any] | None:
+    """A Secret, whole; None where there is none. What the answer tells is taken in like an event of the watch."""
     key = inventory.Key(p.key.namespace, name)
     known = t.inventory.known_secret(key)
     try:
@@ -34,35 +36,38 @@ async def get_target(t: tools.Tools, p: attempt.Pass, name: str) -> dict[str, ob
     except kube_errors.NotFoundError:
         if known is not None:
             # The one that was known; one that came meanwhile is another.
-            t.inventory.forget_secret(key, *known)
+            tell(t, p, t.inventory.forget_secret(key, *known))
         return None
     metadata = body["metadata"]
     if names.LABEL_ROLE in (metadata.get("labels") or {}):
-        t.inventory.see_secret(body)
-    else:
-        t.inventory.forget_secret(key, metadata["uid"], metadata["resourceVersion"])
+        tell(t, p, t.inventory.see_secret(body))
+    elif known is not None:
+        tell(t, p, t.inventory.forget_secret(key, metadata["uid"], metadata["resourceVersion"]))
     return body
+
+
+def tell(t: tools.Tools, p: attempt.Pass, concerned: set[inventory.Key]) -> None:
+    """Wake the others that an answer concerns: when the watch tells the same, it is no news any more."""
+    for key in concerned - {p.key}:
+        t.queue.wake(key)
 
 
 async def look_at_credentials(t: tools.Tools, p: attempt.Pass) -> None:
     """Read the credentials: their id and secret for this reconcile, and what may be remembered of them."""
     record, ref = p.record, p.spec.credentials_secret_ref
-    watched = t.inventory.watched_credentials(record.client) is not None
     p.credentials = None
-    try:
-        body = await t.gateway.get_secret(p.key.namespace, ref.name)
-    except kube_errors.NotFoundError:
+    body = await get_secret(t, p, ref.name)
+    if body is None:
         record.credentials = credentials_policy.missing(ref)
         record.credentials_due = t.now() + attempt.CREDENTIALS_RECHECK
         return
-    if names.LABEL_ROLE in (body["metadata"].get("labels") or {}):
-        t.inventory.see_secret(body)
     found = credentials_policy.read(body.get("data"), ref)
     if isinstance(found, backoff.Problem):
         record.credentials = found
         record.credentials_due = t.now() + attempt.CREDENTIALS_RECHECK
         return
     metadata = body["metadata"]
+    watched = t.inventory.watched_credentials(record.client) is not None
     p.credentials = found
     seen = record.credentials = credentials_policy.CredentialsSeen(
         uid=metadata["uid"],

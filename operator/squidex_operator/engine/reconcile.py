@@ -68,13 +68,16 @@ class Reconciler:
             if t.inventory.records.get(p.key) is not record:
                 return None, None
             now = t.now()
-            decision = decide.decide(now, self._observe(p, now))
+            seen = self._observe(p, now)
+            decision = decide.decide(now, seen)
+            # What fails now must not end the wait that is under way: after a wrong secret, it is hours.
+            is_held = not isinstance(decision, decide.Fetch) and decide.is_waiting(now, seen)
             match decision:
                 case decide.Stop(problem):
                     return None, problem
                 case decide.Wait(until, settled):
                     if settled:
-                        record.failure = record.pending = None
+                        record.failure = record.meanwhile = record.pending = None
                     return until, None
                 case decide.Blocked(problem):
                     self._block(p, problem)
@@ -84,35 +87,26 @@ class Reconciler:
             except hosts.NotYetError as error:
                 return error.at, None
             except attempt.FailedError as error:
-                attempt.fail(t, p, error.problem)
+                attempt.fail(t, p, error.problem, meanwhile=is_held)
             except (kube_errors.StaleError, kube_errors.AlreadyExistsError):
                 # What is there now may be somebody else's: look before anything else.
                 p.target = observed.UNKNOWN
-                await self._look_again(p)
+                await self._look_again(p, meanwhile=is_held)
             except kube_errors.TerminatingError:
                 p.namespace_terminating = True
             except kube_errors.KubeError as error:
-                if self._waits_longer(record, now):
-                    # The API server's trouble must not shorten the wait after a wrong secret.
-                    logger.warning("failed meanwhile key=%s/%s message=%r", *p.key, error.problem.message)
-                    return t.now() + backoff.wait(backoff.Kind.CLUSTER, 1, t.draw()), None
-                attempt.fail(t, p, error.problem)
+                attempt.fail(t, p, error.problem, meanwhile=is_held)
                 break
             except Exception:
                 # A bug: it must show in the status and wait like any other failure, not fetch a token every minute.
                 logger.exception("unforeseen key=%s/%s", *p.key)
                 t.queue.unforeseen += 1
-                attempt.fail(t, p, _BUG)
+                attempt.fail(t, p, _BUG, meanwhile=is_held)
                 break
         else:
             logger.error("undecided key=%s/%s decision=%s", *p.key, type(decision).__name__)
             return t.now() + _AFTER_TOO_MANY, None
         return self._next_attempt(p), None
-
-    def _waits_longer(self, record: inventory.Record, now: dt.datetime) -> bool:
-        """A wait is under way that is longer than any after an error of the API server."""
-        failure = record.failure
-        return failure is not None and failure.next_attempt - now > backoff.wait(backoff.Kind.CLUSTER, 30, 1.0)
 
     def _observe(self, p: attempt.Pass, now: dt.datetime) -> observed.Observed:
         t, record, client = self._t, p.record, p.record.client
@@ -125,7 +119,7 @@ class Reconciler:
             target=seen,
             credentials=record.credentials,
             watched_credentials=t.inventory.watched_credentials(client),
-            former_targets=t.inventory.former_targets(client),
+            former_targets=t.inventory.former_targets(record),
             other_owner=isinstance(seen, observed.TargetSeen) and t.inventory.other_owner(client, seen),
             claimed=t.inventory.claimed(client),
             namespace_terminating=p.namespace_terminating,
@@ -133,6 +127,7 @@ class Reconciler:
             pending=pending.summary if pending else None,
             probed=record.probed,
             failure=record.failure,
+            meanwhile=record.meanwhile,
             key_vanished=is_seen and t.servers.key_vanished(record, seen, now),  # type: ignore[arg-type]
             credentials_due=record.credentials_due,
             probe_due=record.probe_due,
@@ -158,11 +153,11 @@ class Reconciler:
                     # One refused token is reason enough to ask whether the key was replaced for all.
                     t.queue.add(servers.ServerKey(p.spec.base_url), t.servers.soonest(p.spec.base_url, t.now()))
 
-    async def _look_again(self, p: attempt.Pass) -> None:
+    async def _look_again(self, p: attempt.Pass, *, meanwhile: bool) -> None:
         try:
             await looks.look(self._t, p, decide.Subject.TARGET)
         except kube_errors.KubeError as error:
-            attempt.fail(self._t, p, error.problem)
+            attempt.fail(self._t, p, error.problem, meanwhile=meanwhile)
 
     def _block(self, p: attempt.Pass, problem: backoff.Problem) -> None:
         """The same block, woken by an event before its time, is not another failure."""
@@ -178,7 +173,8 @@ class Reconciler:
         be a hot loop.
         """
         record, now = p.record, self._t.now()
-        times = [record.credentials_due, record.failure.next_attempt if record.failure else None]
+        failures = [failure.next_attempt for failure in (record.failure, record.meanwhile) if failure is not None]
+        times = [record.credentials_due, *failures]
         return min((time for time in times if time is not None and time > now), default=now + _AFTER_TOO_MANY)
 
     async def _report(self, p: attempt.Pass, stopped: backoff.Problem | None) -> None:

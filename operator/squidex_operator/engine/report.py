@@ -41,6 +41,8 @@ async def report(t: tools.Tools, p: attempt.Pass, o: observed.Observed, stopped:
             return  # deleted meanwhile: the answer must not bring it back
         t.inventory.see_client(body)
     record.refreshed = None
+    if record.written:
+        record.written -= {(record.client.status.get("target") or {}).get("name", "")}
     for kind, reason, message in events:
         await _post_event(t, p, kind, reason, message)
 

@@ -63,7 +63,7 @@ async def publish(t: tools.Tools, p: attempt.Pass, step: decide.Publish) -> None
         grant, inputs = pending.grant, pending.inputs_hash
     else:
         name = step.name if step.source is decide.Source.FORMER else record.client.target_name
-        body = await looks.get_target(t, p, name)
+        body = await looks.get_secret(t, p, name)
         read = render.read_grant(body) if body is not None else None
         if body is None or read is None:
             p.target = observed.UNKNOWN
@@ -78,24 +78,25 @@ async def publish(t: tools.Tools, p: attempt.Pass, step: decide.Publish) -> None
     except kube_errors.RefusedError as error:
         problem = dataclasses.replace(error.problem, reason=reasons.Reason.TARGET_REFUSED)
         raise attempt.FailedError(problem) from None
-    t.inventory.see_secret(written)
+    looks.tell(t, p, t.inventory.see_secret(written))
+    seen = render.read_target(written)
+    record.written, record.meanwhile = record.written | {seen.name}, None
     p.target = observed.UNKNOWN
     t.metrics.publishes.labels(cause=step.cause).inc()
     cause = pending.cause if pending is not None else step.cause
-    logger.info("published key=%s/%s secret=%s cause=%s token=%r", *p.key, record.client.target_name, cause, grant)
+    logger.info("published key=%s/%s secret=%s cause=%s token=%r", *p.key, seen.name, cause, grant)
     until = render.format_time(grant.expires_at)
     if not (cause is reasons.Cause.FIRST_TOKEN and record.failure is None):
         # A first token that comes at once is no news: the conditions say it, and a thousand of them would be a flood.
-        text = f"Wrote a token valid until {until} to Secret {record.client.target_name!r}."
+        text = f"Wrote a token valid until {until} to Secret {seen.name!r}."
         if step.source is decide.Source.TARGET:
-            text = f"Mended Secret {record.client.target_name!r}; its token is the same as before."
+            text = f"Mended Secret {seen.name!r}; its token is the same as before."
         p.events.append(("Normal", str(cause), text))
     if pending is None:
         if isinstance(record.credentials, credentials_policy.CredentialsSeen):
             # The target names this version of the credentials now; the next edit of metadata is compared with it.
             record.fetched_with = record.credentials
         return
-    seen = t.inventory.targets[p.target_key]
     record.failure = record.pending = None
     record.refreshed = conditions.Refreshed(t.now(), cause)
     record.fetched_with = pending.credentials
@@ -115,7 +116,7 @@ async def remove(t: tools.Tools, p: attempt.Pass, former: observed.TargetSeen) -
         pass
     except kube_errors.StaleError:
         logger.info("former target changed meanwhile key=%s/%s secret=%s", *p.key, former.name)
-        await looks.get_target(t, p, former.name)
+        await looks.get_secret(t, p, former.name)
         return  # decide again by what it is now
     t.inventory.forget_secret(inventory.Key(p.key.namespace, former.name), former.uid)
 
@@ -125,16 +126,19 @@ async def ask(t: tools.Tools, p: attempt.Pass) -> observed.Verdict | None:
     record, spec = p.record, p.spec
     # The next time is set first: whatever happens now, nobody asks again at once.
     looks.schedule_probe(t, p)
-    body = await looks.get_target(t, p, record.client.target_name)
-    grant = render.read_grant(body) if body is not None else None
-    if body is None or grant is None:
-        return None
-    client_id = grant.client_id
-    if isinstance(record.credentials, credentials_policy.CredentialsSeen):
-        client_id = record.credentials.client_id
+    data_hash = ""
     try:
-        ca = await looks.trusted_ca(t, p)
+        # A place at the server first: who gets none, because it hangs, has not read a Secret for nothing each minute.
         async with t.hosts.request(spec.host, p.key, fetch=False):
+            body = await looks.get_secret(t, p, record.client.target_name)
+            grant = render.read_grant(body) if body is not None else None
+            if body is None or grant is None:
+                return None
+            data_hash = render.read_target(body).data_hash
+            client_id = grant.client_id
+            if isinstance(record.credentials, credentials_policy.CredentialsSeen):
+                client_id = record.credentials.client_id
+            ca = await looks.trusted_ca(t, p)
             verdict, message = await probe.ask(
                 t.http, spec.base_url, grant, mode=spec.probe.mode, client_id=client_id, ca=ca
             )
@@ -145,7 +149,6 @@ async def ask(t: tools.Tools, p: attempt.Pass) -> observed.Verdict | None:
         record.probe_due = error.at
         raise
     t.metrics.probes.labels(result=verdict.value).inc()
-    data_hash = render.read_target(body).data_hash
     was = (record.probed.verdict, record.probed.data_hash) if record.probed else None
     if verdict is observed.Verdict.INCONCLUSIVE and was == (observed.Verdict.REFUSED, data_hash):
         return verdict  # a time-out does not bring a dead token back to life

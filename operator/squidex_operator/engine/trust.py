@@ -9,6 +9,7 @@ from squidex_operator.api import reasons, resource
 from squidex_operator.kube import errors as kube_errors
 from squidex_operator.kube import gateway as gateway_module
 from squidex_operator.policy import backoff
+from squidex_operator.squidex import http
 
 _KEPT = dt.timedelta(minutes=1)
 _MOST = 1024
@@ -69,13 +70,13 @@ class Trust:
                 text = base64.b64decode((body.get("data") or {}).get(ref.key) or "").decode()
         except (kube_errors.NotFoundError, ValueError):
             text = ""
-        if "-----BEGIN CERTIFICATE-----" in text:
+        if http.is_ca(text):
             return text
         raise UnavailableCAError(
             backoff.Problem(
                 backoff.Kind.CLUSTER,
                 reasons.Reason.CA_UNAVAILABLE,
-                f"{ref.kind} {ref.name!r} does not exist, or has no PEM certificates under {ref.key!r}. "
+                f"{ref.kind} {ref.name!r} does not exist, or has no valid PEM certificates under {ref.key!r}. "
                 "Correct spec.tls.caRef, or create it.",
             )
         )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from squidex_operator.api import reasons, resource
-from squidex_operator.policy import backoff, checks, credentials, observed, render, stalled
+from squidex_operator.policy import backoff, checks, credentials, decide, observed, render, stalled
 
 NEXT_TRY = " Next try at "
 """Between what went wrong and when it is tried again, in a message."""
@@ -142,7 +142,8 @@ def _for_something_else(o: observed.Observed, seen: observed.TargetSeen) -> bool
 
 
 def _is_ours(o: observed.Observed, seen: observed.TargetSeen) -> bool:
-    return o.client.uid in (seen.client_uid, *seen.owner_uids)
+    """Not what somebody else left behind, which may be taken over in a moment."""
+    return o.client.uid in (seen.client_uid, *seen.owner_uids) and decide.is_ours(o, seen)
 
 
 def _refresh_failing(failure: backoff.Failure | None, *, has_token: bool) -> _Finding:

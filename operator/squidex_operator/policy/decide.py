@@ -156,6 +156,11 @@ def is_held(now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> bool
     return failure_applies(o, spec)
 
 
+def is_waiting(now: dt.datetime, o: observed.Observed) -> bool:
+    """Whether the wait after the last failure is under way."""
+    return o.client.spec is not None and is_held(now, o, o.client.spec)
+
+
 def failure_applies(o: observed.Observed, spec: resource.Spec) -> bool:
     """Whether the last failure says anything about the next attempt: not when spec or credentials changed since."""
     if o.failure is None or o.failure.generation != o.client.generation:
@@ -171,6 +176,9 @@ def failure_applies(o: observed.Observed, spec: resource.Spec) -> bool:
 def _credentials_doubtful(now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> bool:
     if o.credentials_due is not None and now >= o.credentials_due:
         return True
+    if isinstance(o.credentials, credentials.CredentialsSeen) and o.watched_credentials is not None:
+        # The watch may have told a change while the answer of an older version was under way.
+        return o.watched_credentials != (o.credentials.uid, o.credentials.resource_version)
     if o.credentials is not observed.UNKNOWN:
         return False
     available = o.client.condition(reasons.ConditionType.CREDENTIALS_AVAILABLE)
@@ -236,6 +244,9 @@ def _tend(now: dt.datetime, o: observed.Observed, spec: resource.Spec, need: rea
 
 def _writing_is_held(now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> bool:
     """After a write that failed, the next one waits; a failure of Squidex holds up no repair."""
+    other = o.meanwhile
+    if other is not None and other.generation == o.client.generation and other.at <= now < other.next_attempt:
+        return True
     return o.failure is not None and o.failure.problem.reason in _OF_WRITING and is_held(now, o, spec)
 
 
@@ -267,6 +278,7 @@ def _next_time(
         o.probe_due,
         o.keys_disagree_until,
         o.failure.next_attempt if o.failure else None,
+        o.meanwhile.next_attempt if o.meanwhile else None,
         o.fetch_allowed if need else None,
         o.replacement_allowed if need is reasons.Cause.REFUSED else None,
     ]

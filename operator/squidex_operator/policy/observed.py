@@ -88,7 +88,6 @@ class Pending:
     """A token that was fetched and is not written yet: it must not be lost, nor fetched again."""
 
     inputs_hash: str
-    issued_at: dt.datetime
     expires_at: dt.datetime
 
 
@@ -124,6 +123,8 @@ class Observed:
     pending: Pending | None = None
     probed: Probed | None = None
     failure: backoff.Failure | None = None
+    meanwhile: backoff.Failure | None = None
+    """What failed while the wait after `failure` was under way: a repair, or a look."""
     key_vanished: bool = False
     """The server no longer publishes the key that signed the token in the target (JWKS)."""
     credentials_due: dt.datetime | None = None

@@ -207,6 +207,15 @@ def _decoded(body: bytes, coding: str) -> bytes:
         raise ValueError("the body is not of the coding that it says") from None
 
 
+def is_ca(text: str) -> bool:
+    """Whether there are certificates in a text, and all of them can be read."""
+    try:
+        _context("", text)
+    except errors.RejectedError:
+        return False
+    return bool(text)
+
+
 def _context(host: str, ca: str) -> ssl.SSLContext:
     # The certificates alone: bundles have comments with the CAs' names in any language, and OpenSSL takes only ASCII.
     pem = "\n".join(_CERTIFICATE.findall(ca))

@@ -15,6 +15,7 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from sandbox.controlplane import certificates
 from squidex_operator.engine import hosts, inventory, queue, reconcile, servers, tools, trust, watch
 from squidex_operator.kube import errors as kube_errors
 from squidex_operator.observe import metrics
@@ -27,6 +28,7 @@ START = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 MONTH = 30 * 24 * 3600
 URL = "https://squidex.test"
 NAMESPACE = "shop"
+CA = certificates.Authority("a CA").cert.decode()
 Body = dict[str, Any]
 
 

@@ -240,7 +240,7 @@ def test_a_change_of_the_spec_makes_the_credentials_be_looked_at_again(seen: inv
 def test_the_former_target_is_the_one_that_the_status_names(seen: inventory.Inventory) -> None:
     status = {"target": {"name": "old"}}
     seen.see_client(client(status=status, target={"name": "new"}))
-    record = seen.records[KEY].client
+    record = seen.records[KEY]
     assert seen.former_targets(record) == ()
     seen.see_secret(secret(name="old"))
     seen.see_secret(secret("21", "s2", name="copy"))
@@ -251,7 +251,7 @@ def test_the_former_target_is_the_one_that_the_status_names(seen: inventory.Inve
 def test_somebody_elses_secret_is_no_former_target(seen: inventory.Inventory, of: str) -> None:
     seen.see_client(client(status={"target": {"name": "old"}}, target={"name": "new"}))
     seen.see_secret(secret(name="old", of=of))
-    assert seen.former_targets(seen.records[KEY].client) == ()
+    assert seen.former_targets(seen.records[KEY]) == ()
 
 
 def test_the_older_one_of_two_that_name_the_same_target_has_it(seen: inventory.Inventory) -> None:

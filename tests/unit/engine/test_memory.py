@@ -111,7 +111,7 @@ def test_trouble_of_the_api_server_does_not_shorten_the_wait_after_a_wrong_secre
 
 
 def test_a_ca_that_went_is_told_by_the_next_probe(world: World) -> None:
-    world.cluster.config_maps[cluster.NAMESPACE, "ca"] = {"data": {"ca.crt": "-----BEGIN CERTIFICATE-----"}}
+    world.cluster.config_maps[cluster.NAMESPACE, "ca"] = {"data": {"ca.crt": cluster.CA}}
     world.put_client(tls={"caRef": {"kind": "ConfigMap", "name": "ca"}})
     world.run()
     world.cluster.config_maps.clear()

@@ -10,6 +10,7 @@ import pytest
 from squidex_operator.api import names, reasons
 from squidex_operator.engine import hosts, inventory
 from squidex_operator.kube import errors as kube_errors
+from squidex_operator.squidex import errors as squidex_errors
 from tests.unit.engine import cluster
 
 if TYPE_CHECKING:
@@ -129,8 +130,7 @@ def test_credentials_that_change_during_the_fetch_lead_to_another_one(world: Wor
 def test_credentials_never_go_to_the_url_of_a_spec_that_came_in_meanwhile(world: World) -> None:
     world.put_credentials("other", name="others")
     world.put_client(tls={"caRef": {"kind": "ConfigMap", "name": "ca"}})
-    certificate = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----"
-    world.cluster.config_maps[NS, "ca"] = {"data": {"ca.crt": certificate}}
+    world.cluster.config_maps[NS, "ca"] = {"data": {"ca.crt": cluster.CA}}
     other = "https://other.test"
     # The spec changes after the credentials of the old one were read, and before they are sent.
     world.cluster.before["get_config_map"] = [
@@ -322,3 +322,63 @@ def test_a_step_without_a_spec_is_a_bug_that_says_so(world: World) -> None:
     key = world.put_client(probe={"interval": "often"})
     with pytest.raises(RuntimeError, match="without a spec"):
         _ = attempt.Pass(key, world.inventory.records[key]).spec
+
+
+def test_a_target_that_is_renamed_while_its_secret_is_made_leaves_no_secret_behind(world: World) -> None:
+    world.put_client()
+    world.cluster.after["create_secret"] = [lambda: world.put_client(target={"name": "renamed"})]
+    world.run()
+    assert world.queue.unforeseen == 0
+    assert (NS, "shop") not in world.cluster.secrets
+    assert world.squidex.granted == [world.token("renamed")]
+    assert world.condition("Ready") == ("True", Reason.TOKEN_VALID)
+    assert world.status()["target"] == {"name": "renamed"}
+
+
+def test_a_target_that_is_deleted_before_its_answer_is_read_is_written_again(world: World) -> None:
+    world.put_client()
+    world.cluster.after["create_secret"] = [world.delete_secret]
+    world.run()
+    assert world.queue.unforeseen == 0
+    assert world.token() == world.squidex.granted[-1]
+    assert world.condition("Ready") == ("True", Reason.TOKEN_VALID)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        kube_errors.RefusedError("The API server refuses it (HTTP 422)."),
+        kube_errors.ManagerConflictError("helm also applies it.", managers=["helm"], by_hand=False),
+        kube_errors.UnavailableError("The API server answered HTTP 503."),
+    ],
+    ids=["refused", "another manager", "an outage"],
+)
+@pytest.mark.parametrize(
+    ("answer", "most"),
+    [
+        (squidex_errors.RejectedError(Reason.INVALID_CLIENT, "invalid_client"), 1),
+        (squidex_errors.UnavailableError(Reason.TIMEOUT, "It did not answer."), 18),
+    ],
+    ids=["a wrong secret", "a server that is away"],
+)
+def test_a_repair_that_fails_makes_no_token_request_come_sooner(
+    ready: World, refusal: Exception, answer: Exception, most: int
+) -> None:
+    ready.squidex.before["token"] = [answer] * 999
+    ready.squidex.probe_status = 503
+    ready.clock.advance(days=21)
+    target = ready.target()
+    target["data"]["tokenType"] = cluster.encode("Basic")
+    ready.tell_secret(ready.cluster.stamp(target))
+    ready.cluster.before["apply_secret"] = [refusal] * 999
+    for _ in range(60):
+        ready.run()
+        ready.clock.advance(minutes=1)
+    assert 1 <= ready.squidex.count("token") <= most
+    assert 2 <= ready.cluster.count("apply_secret") <= 62
+    # When it works again, it is mended without waiting for the server.
+    ready.cluster.before["apply_secret"].clear()
+    for _ in range(60):
+        ready.clock.advance(minutes=1)
+        ready.run()
+    assert ready.target()["data"]["tokenType"] == cluster.encode("Bearer")

@@ -11,13 +11,14 @@ import pytest
 from squidex_operator.api import reasons, resource
 from squidex_operator.engine import trust
 from squidex_operator.kube import errors as kube_errors
+from squidex_operator.policy import backoff
 from tests.unit.engine import cluster
 
 if TYPE_CHECKING:
     from tests.unit.engine.cluster import World
 
 NS = cluster.NAMESPACE
-PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+PEM = cluster.CA
 
 
 def tls(kind: Any = "ConfigMap", name: str = "ca", key: str = "ca.crt") -> resource.TLS:
@@ -116,3 +117,21 @@ def test_after_a_certificate_that_was_not_trusted_they_are_read_anew(world: Worl
     world.run()
     assert world.condition("Ready") == ("True", reasons.Reason.TOKEN_VALID)
     assert world.cluster.count("get_config_map") == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-----BEGIN CERTIFICATE-----\nput the certificate here\n-----END CERTIFICATE-----\n",
+        PEM[:-60],
+        PEM.replace("M", "N"),
+    ],
+    ids=["a placeholder", "cut off", "damaged"],
+)
+def test_what_is_no_certificate_is_the_clusters_trouble_and_read_again_soon(world: World, text: str) -> None:
+    world.cluster.config_maps[NS, "ca"] = {"data": {"ca.crt": text}}
+    with pytest.raises(trust.UnavailableCAError, match="no valid PEM certificates") as caught:
+        get(world, tls())
+    assert caught.value.problem.kind is backoff.Kind.CLUSTER
+    world.cluster.config_maps[NS, "ca"] = {"data": {"ca.crt": PEM}}
+    assert get(world, tls()) == PEM

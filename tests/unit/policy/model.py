@@ -163,9 +163,7 @@ class World:
             former_targets=(former,) if former is not None and is_former and self.uid in former.owner_uids else (),
             namespace_terminating=namespace,
             fetched_with=memory.fetched_with,
-            pending=observed.Pending(memory.pending[1], memory.pending[0].issued_at, memory.pending[0].expires_at)
-            if memory.pending
-            else None,
+            pending=observed.Pending(memory.pending[1], memory.pending[0].expires_at) if memory.pending else None,
             probed=memory.probed,
             failure=memory.failure,
             credentials_due=memory.credentials_due,

@@ -125,5 +125,5 @@ def probed(verdict: observed.Verdict, of: observed.TargetSeen | None = None) -> 
 
 def pending(seen_credentials: credentials.CredentialsSeen = CREDENTIALS, **changes: Any) -> observed.Pending:
     """A token that was fetched and is not written."""
-    plain = observed.Pending(render.inputs_of(spec(), seen_credentials), NOW, NOW + MONTH)
+    plain = observed.Pending(render.inputs_of(spec(), seen_credentials), NOW + MONTH)
     return dataclasses.replace(plain, **changes)
