@@ -219,7 +219,7 @@ def test_workers_that_ended_or_hang_are_told(fake: Fake) -> None:
     async def main() -> None:
         p, clock = fake.process, with_clock(fake)
         assert p._check_workers() == ""
-        p.tools.queue._started[inventory.Key("shop", "shop")] = clock.now()
+        p.tools.queue._started[inventory.Key("shop", "shop")] = clock.now(), None
         clock.advance(minutes=5)
         assert p._check_workers() == ""
         clock.advance(seconds=1)

@@ -24,6 +24,8 @@ GRACE = dt.timedelta(seconds=10)
 """How long work may go on when the queue is stopped."""
 _STALE = 64
 """Entries of the heap that may have been replaced by earlier ones before they are swept out."""
+BRIEF = dt.timedelta(seconds=2)
+"""So long the lanes give way to a key without one; what takes longer hangs, and the lanes would gain nothing."""
 AFTER_BUG = dt.timedelta(minutes=1)
 """When a key is tried again whose work failed in a way that nobody foresaw."""
 
@@ -35,6 +37,7 @@ class Queue(Generic[K]):
     """Keys and when they are due. The earliest due time of a key wins, until it is worked on.
 
     Keys of one lane are worked on a few at a time, and come after those that have none: a thousand of them hold up no other.
+    While one that has none is in work, each lane has a quarter of its places; and all lanes together never have all workers.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Queue(Generic[K]):
         self._clock = clock
         self._lane_of = lane
         self._width = width
+        self._workers = 1
         self._lanes: dict[Lane, int] = {}
         """Keys in work, of each lane."""
         self._waiting: dict[Lane, collections.deque[K]] = {}
@@ -54,7 +58,7 @@ class Queue(Generic[K]):
         self._heap: list[tuple[dt.datetime, int, K]] = []
         self._order = itertools.count()
         self._running: dict[K, asyncio.Task[None]] = {}
-        self._started: dict[K, dt.datetime] = {}
+        self._started: dict[K, tuple[dt.datetime, Lane]] = {}
         self._parked: set[K] = set()
         """Due, and in work: they go back into the heap when that work ends."""
         self._changed = asyncio.Event()
@@ -99,7 +103,7 @@ class Queue(Generic[K]):
     def longest_running(self) -> dt.timedelta:
         """How long the key that is in work longest is in work."""
         now = self._clock.now()
-        return now - min(self._started.values(), default=now)
+        return now - min((at for at, _ in self._started.values()), default=now)
 
     def lag(self) -> dt.timedelta:
         """How long the key that is due longest has waited."""
@@ -109,7 +113,7 @@ class Queue(Generic[K]):
 
     async def run(self, work: Callable[[K], Awaitable[None]], *, workers: int) -> None:
         """Work on keys as they fall due, on this many at once, for ever."""
-        slots = asyncio.Semaphore(workers)
+        slots, self._workers = asyncio.Semaphore(workers), workers
         try:
             while True:
                 await slots.acquire()
@@ -131,6 +135,8 @@ class Queue(Generic[K]):
             if (found := self._pick(now)) is not None:
                 return found
             wait = max(self._heap[0][0] - now, dt.timedelta(milliseconds=1)) if self._heap else LONGEST_SLEEP
+            if self._waiting:
+                wait = min(wait, BRIEF)  # a lane may have more room then
             try:
                 async with asyncio.timeout(min(LONGEST_SLEEP, wait).total_seconds()):
                     await self._changed.wait()
@@ -151,7 +157,7 @@ class Queue(Generic[K]):
             elif self._waits_in.get(key) != lane:
                 self._waits_in[key] = lane
                 self._waiting.setdefault(lane, collections.deque()).append(key)
-        while (lane := self._lane_with_room()) is not None:
+        while (lane := self._lane_with_room(now)) is not None:
             # The lane goes to the end of the row: where there are more of them than workers, they take turns.
             keys = self._waiting.pop(lane)
             key = keys.popleft()
@@ -163,11 +169,15 @@ class Queue(Generic[K]):
                 return key, lane
         return None
 
-    def _lane_with_room(self) -> Lane:
-        return next((lane for lane in self._waiting if self._lanes.get(lane, 0) < self._width), None)
+    def _lane_with_room(self, now: dt.datetime) -> Lane:
+        if not self._waiting or sum(self._lanes.values()) >= max(self._workers * 3 // 4, 1):
+            return None
+        gives_way = any(lane is None and now - at < BRIEF for at, lane in self._started.values())
+        width = max(self._width // 4, 1) if gives_way else self._width
+        return next((lane for lane in self._waiting if self._lanes.get(lane, 0) < width), None)
 
     async def _work(self, work: Callable[[K], Awaitable[None]], key: K, lane: Lane, slots: asyncio.Semaphore) -> None:
-        self._started[key] = self._clock.now()
+        self._started[key] = self._clock.now(), lane
         try:
             await work(key)
         except Exception:

@@ -443,3 +443,12 @@ def test_a_server_that_somebody_waits_for_is_not_forgotten() -> None:
     gate.hosts.turn("https://third.test", "key")
     assert gate.hosts.turn(HOST, "second") == at
     assert gate.state(OTHER).paused_until is not None
+
+
+def test_turns_that_were_never_used_do_not_keep_their_hosts_for_ever() -> None:
+    clock = cluster.Clock()
+    gate = hosts.Hosts(hosts.HostLimits(), lambda _: None, clock.now)
+    for number in range(50):
+        assert gate.turn(f"https://{number}.test", "key") is None
+        clock.advance(minutes=10)
+    assert len(gate._hosts) == 1

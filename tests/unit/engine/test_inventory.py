@@ -391,3 +391,10 @@ def test_a_grant_that_is_pending_shows_nothing_of_itself() -> None:
     pending = inventory.PendingToken(grant, "abc", reasons.Cause.FIRST_TOKEN, situation.CREDENTIALS, None)
     assert "the-token" not in repr(pending)
     assert "the-token" not in repr(pending.summary)
+
+
+def test_what_the_flags_forbade_is_asked_again_after_a_restart(seen: inventory.Inventory) -> None:
+    condition = {"type": "RefreshFailing", "status": "True", "reason": "URLNotAllowed", "message": "No."}
+    times = {"lastFailureTime": "2026-05-01T00:00:00Z", "nextAttemptTime": "2026-05-01T04:30:00Z"}
+    seen.see_client(client(status={"failures": 1, "conditions": [condition], "observedGeneration": 1, **times}))
+    assert seen.records[KEY].failure is None

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 class Work:
     """Workers that a test lets go on, key by key."""
 
-    def __init__(self, *, held: bool = False, watch: clock.Clock | None = None) -> None:
+    def __init__(self, *, held: bool = False, watch: clock.Clock | None = None, width: int = 2) -> None:
         self.clock = cluster.Clock()
         self.lanes: dict[str, str] = {}
         """Of keys, by their first letter."""
         self.queue: queue.Queue[str] = queue.Queue(
-            watch or self.clock, lane=lambda key: self.lanes.get(key[0]), width=2
+            watch or self.clock, lane=lambda key: self.lanes.get(key[0]), width=width
         )
         self.begun: list[str] = []
         self.done: list[str] = []
@@ -343,17 +343,21 @@ def test_a_lane_that_is_full_holds_up_nobody_else() -> None:
     async def main() -> None:
         w = Work(held=True)
         w.lanes = {"a": "lane", "b": "other lane"}
-        for key in ("a1", "a2", "a3", "a4", "b1", "c1"):
+        for key in ("a1", "a2", "a3", "a4", "b1"):
             w.queue.wake(key)
-        assert w.queue.depth() == 6
+        assert w.queue.depth() == 5
         async with w.running(workers=10):
+            await w.until(lambda: len(w.begun) == 3)
+            w.queue.wake("c1")
             await w.until(lambda: len(w.begun) == 4)
             assert sorted(w.begun) == ["a1", "a2", "b1", "c1"]
             assert w.queue.depth() == 2
+            w.let_go("c1")
+            await w.until(lambda: w.done == ["c1"])
             for key, following in (("a2", "a3"), ("a1", "a4")):
                 w.let_go(key)
                 await w.until(lambda following=following: following in w.begun)  # type: ignore[misc]
-            for key in ("a3", "a4", "b1", "c1"):
+            for key in ("a3", "a4", "b1"):
                 w.let_go(key)
             await w.until(lambda: len(w.done) == 6)
         assert not w.queue._lanes
@@ -414,14 +418,68 @@ def test_who_has_no_lane_comes_before_all_who_wait_in_one() -> None:
         for number in range(3):
             for letter in "abc":
                 w.queue.wake(f"{letter}{number}")
-        async with w.running(workers=4):
+        async with w.running(workers=6):
+            await w.until(lambda: len(w.begun) == 4)
+            # More lanes than workers: each of them gets its share; and there are places left for who has none.
+            assert {key[0] for key in w.begun} == {"a", "b", "c"}
+            for repair in ("repair", "second repair", "third repair"):
+                w.queue.wake(repair)
+            await w.until(lambda: w.begun[4:] == ["repair", "second repair"])
+            w.let_go(w.begun[0])
+            await w.until(lambda: len(w.begun) == 7)
+            assert w.begun[-1] == "third repair"
+
+    run(main)
+
+
+def test_a_lane_has_a_quarter_of_its_places_while_somebody_without_one_is_in_work() -> None:
+    async def main() -> None:
+        w = Work(held=True, width=4)
+        w.lanes = {"a": "lane"}
+        for number in range(12):
+            w.queue.wake(f"a{number:02}")
+        async with w.running(workers=10):
             await w.until(lambda: len(w.begun) == 4)
             w.queue.wake("repair")
-            w.let_go(w.begun[0])
+            await w.until(lambda: w.begun[-1] == "repair")
+            for number in range(4):
+                w.let_go(f"a{number:02}")
+            await w.until(lambda: len(w.done) == 4 and w.begun[-1] == "a04")
+            assert w.queue.running == 2
+            w.let_go("repair")
+            await w.until(lambda: w.queue.running == 4)
+            assert w.begun[-3:] == ["a05", "a06", "a07"]
+
+    run(main)
+
+
+def test_a_lane_does_not_give_way_to_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "BRIEF", dt.timedelta(milliseconds=5))
+
+    async def main() -> None:
+        w = Work(held=True, width=4)
+        w.lanes = {"a": "lane"}
+        w.queue.wake("hangs")
+        async with w.running(workers=10):
+            await w.until(lambda: w.begun == ["hangs"])
+            for number in range(6):
+                w.queue.wake(f"a{number}")
+            await w.until(lambda: w.begun == ["hangs", "a0"])
+            w.clock.advance(seconds=3)  # nothing wakes the queue
             await w.until(lambda: len(w.begun) == 5)
-            assert w.begun[-1] == "repair"
-            # More lanes than workers: each of them gets its share.
-            assert {key[0] for key in w.begun[:4]} == {"a", "b", "c"}
+
+    run(main)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_few_workers_are_enough_for_a_lane(workers: int) -> None:
+    async def main() -> None:
+        w = Work()
+        w.lanes = {"a": "lane"}
+        for key in ("a1", "a2", "a3", "repair"):
+            w.queue.wake(key)
+        async with w.running(workers=workers):
+            await w.until(lambda: len(w.done) == 4)
 
     run(main)
 

@@ -272,6 +272,7 @@ def test_probes_wait_their_turn_at_a_server_in_trouble(ready: World) -> None:
     state.in_flight, state.trouble_until = 1, ready.clock.now() + dt.timedelta(hours=1)
     ready.run()
     assert "probe" not in ready.squidex.calls
+    assert ready.cluster.count("get_secret") == 0  # nor is the target read for nothing, each minute
     assert key in state.parked
     state.in_flight = 0
     ready.clock.advance(minutes=1)

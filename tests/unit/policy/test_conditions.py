@@ -299,6 +299,7 @@ def test_a_lost_report_is_made_again_from_the_secret() -> None:
     assert without_conditions(seen(client=client(status={})))["lastRefreshTime"] == "2026-04-30T12:00:00Z"
 
 
+ANOTHERS = {"target": target(client_uid="other", owner_uids=(client().uid, "other")), "other_owner": True}
 NAMES = {"target": {"name": "old"}, "binding": {"name": "old"}}
 
 
@@ -307,6 +308,7 @@ NAMES = {"target": {"name": "old"}, "binding": {"name": "old"}}
     [
         pytest.param({"target": None}, {}, id="there is no target"),
         pytest.param({"target": FOREIGN}, {}, id="there is a foreign one"),
+        pytest.param(ANOTHERS, {}, id="there is another's, with an owner reference to this one"),
         pytest.param({"target": None, "client": client(status=NAMES)}, NAMES, id="there was one"),
         pytest.param({"former_targets": (target(name="old"),)}, NAMES, id="there is a former one still"),
         pytest.param({}, {"target": {"name": "shop"}, "binding": {"name": "shop"}}, id="there is one"),
@@ -325,10 +327,11 @@ def test_the_targets_name(changes: dict[str, Any], expected: dict[str, Any]) -> 
     [
         {"target": None},
         {"target": FOREIGN},
+        ANOTHERS,
         {"target": target(token_intact=False)},
         {"target": target(issued_at=None, key_id="")},
     ],
-    ids=["no target", "a foreign one", "a damaged one", "one of unknown age"],
+    ids=["no target", "a foreign one", "another's", "a damaged one", "one of unknown age"],
 )
 def test_nothing_is_reported_of_a_token_that_is_not_certain(changes: dict[str, Any]) -> None:
     status = without_conditions(seen(**changes))
