@@ -22,7 +22,7 @@ from squidex_operator.squidex import http
 logger = logging.getLogger(__name__)
 
 _STUCK = dt.timedelta(minutes=5)
-"""Longer than all time-outs of a reconcile together: work that takes longer never ends."""
+"""Longer than a reconcile takes where each of its requests times out: work that takes longer never ends."""
 
 _START_RETRY = 5.0
 

@@ -205,14 +205,16 @@ class Reconciler:
         t = self._t
         # A copy, because the inventory may change at each await; and not a GET for each of a thousand broken references.
         for key, record in list(itertools.islice(t.inventory.of_server(base_url), _MOST_CAS)):
-            p = attempt.Pass(key, record)
+            p, spec = attempt.Pass(key, record), record.client.spec
+            if spec is None or spec.base_url != base_url:
+                continue  # it was changed while another's CA was looked at
             try:
                 ca = await looks.trusted_ca(t, p)
             except (attempt.FailedError, kube_errors.KubeError):
                 continue
             server = servers.ServerKey(base_url)
             try:
-                async with t.hosts.request(p.spec.host, server, fetch=False):
+                async with t.hosts.request(spec.host, server, fetch=False):
                     return await keys.fetch(t.http, base_url, ca=ca)
             except hosts.NotYetError:
                 return None
