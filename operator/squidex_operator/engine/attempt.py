@@ -32,6 +32,8 @@ class Pass:
     target: observed.TargetSeen | observed.Unknown | None = observed.UNKNOWN
     credentials: credentials_policy.Credentials | None = None
     namespace_terminating: bool | observed.Unknown = observed.UNKNOWN
+    fetch_allowed: dt.datetime | None = None
+    """When the server may be asked for a token, where it was not this SquidexClient's turn."""
     events: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
 
     @property

@@ -126,6 +126,16 @@ class Hosts:
         until = self._host(host).paused_until
         return until if until is not None and self._now() < until else None
 
+    def check_room(self, host: str, key: Hashable) -> None:
+        """For what is read before a request.
+
+        Raises:
+            NotYetError: where `request` would send the key away now.
+        """
+        state = self._host(host)
+        if state.in_flight >= self._room(state):
+            self._check_line(state, key)
+
     @contextlib.asynccontextmanager
     async def request(self, host: str, key: Hashable, *, fetch: bool) -> AsyncIterator[None]:
         """Around a request: inside it the key has a place at the server.
@@ -153,16 +163,11 @@ class Hosts:
                 self._wake(state.parked.popitem(last=False)[0])
 
     async def _enter(self, state: _Host, key: Hashable) -> None:
-        now = self._now()
         state.parked.pop(key, None)
         if state.in_flight < self._room(state):
             state.in_flight += 1
             return
-        if state.in_trouble(now) or len(state.in_line) >= self._limits.concurrency:
-            # A server that answers slowly must not hold all workers. Woken when a request ends; the time is for the case
-            # that it never does.
-            state.park(key)
-            raise NotYetError(now + _WAIT)
+        self._check_line(state, key)
         place = state.in_line[key] = asyncio.get_running_loop().create_future()
         try:
             await place
@@ -174,6 +179,14 @@ class Hosts:
         finally:
             if state.in_line.get(key) is place:
                 del state.in_line[key]
+
+    def _check_line(self, state: _Host, key: Hashable) -> None:
+        now = self._now()
+        if state.in_trouble(now) or len(state.in_line) >= self._limits.concurrency:
+            # A server that answers slowly must not hold all workers. Woken when a request ends; the time is for the case
+            # that it never does.
+            state.park(key)
+            raise NotYetError(now + _WAIT)
 
     async def _pace(self, state: _Host) -> None:
         now = self._now()

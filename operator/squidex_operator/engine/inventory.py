@@ -53,6 +53,8 @@ class Record:
     probe_due: dt.datetime | None = None
     probed: observed.Probed | None = None
     failure: backoff.Failure | None = None
+    interrupted: backoff.Failure | None = None
+    """The failure whose wait goes on when what is in the way in the cluster is out of it, and nothing else has changed."""
     meanwhile: backoff.Failure | None = None
     """What failed while the wait after `failure` was under way, which it must neither shorten nor begin anew."""
     written: frozenset[str] = frozenset()
@@ -344,12 +346,10 @@ def failure_from(client: observed.Client) -> backoff.Failure | None:
         reason = reasons.Reason(found.get("reason", ""))
     except ValueError:
         return None
-    if reason is reasons.Reason.URL_NOT_ALLOWED:
-        return (
-            None  # it may be allowed by now: what is allowed are flags of this process, and to ask them costs nothing
-        )
     # The kind is not in the status; the length of the wait tells it well enough.
     kind = backoff.Kind.PERMANENT if next_attempt - at > dt.timedelta(hours=2) else backoff.Kind.TRANSIENT
+    if reason is reasons.Reason.URL_NOT_ALLOWED:
+        next_attempt = at  # at once: what is allowed are flags of this process, and to ask them costs nothing
     message = str(found.get("message") or "").partition(conditions.NEXT_TRY)[0]
     return backoff.Failure(
         problem=backoff.Problem(kind, reason, message),

@@ -5,7 +5,7 @@ from typing import Any
 from squidex_operator.api import names
 from squidex_operator.engine import attempt, inventory, tools, trust
 from squidex_operator.kube import errors as kube_errors
-from squidex_operator.policy import backoff, decide, render, schedule
+from squidex_operator.policy import backoff, decide, observed, render, schedule
 from squidex_operator.policy import credentials as credentials_policy
 
 
@@ -42,7 +42,9 @@ async def get_secret(t: tools.Tools, p: attempt.Pass, name: str) -> dict[str, An
     if names.LABEL_ROLE in (metadata.get("labels") or {}):
         tell(t, p, t.inventory.see_secret(body))
     elif known is not None:
-        tell(t, p, t.inventory.forget_secret(key, metadata["uid"], metadata["resourceVersion"]))
+        # Another one in its place has no role: the one that was known is gone.
+        gone = (metadata["uid"], metadata["resourceVersion"]) if metadata["uid"] == known[0] else known
+        tell(t, p, t.inventory.forget_secret(key, *gone))
     return body
 
 
@@ -55,8 +57,17 @@ def tell(t: tools.Tools, p: attempt.Pass, concerned: set[inventory.Key]) -> None
 async def look_at_credentials(t: tools.Tools, p: attempt.Pass) -> None:
     """Read the credentials: their id and secret for this reconcile, and what may be remembered of them."""
     record, ref = p.record, p.spec.credentials_secret_ref
+    client, before = record.client, t.inventory.watched_credentials(record.client)
     p.credentials = None
     body = await get_secret(t, p, ref.name)
+    if record.client.generation != client.generation:
+        return  # what was read is what another spec names: decide again
+    told = t.inventory.watched_credentials(client)
+    version = None if body is None else (body["metadata"]["uid"], body["metadata"]["resourceVersion"])
+    if told is not None and told not in (before, version):
+        # The watch told of a change while this answer was under way.
+        record.credentials, record.credentials_due = observed.UNKNOWN, t.now()
+        return
     if body is None:
         record.credentials = credentials_policy.missing(ref)
         record.credentials_due = t.now() + attempt.CREDENTIALS_RECHECK
@@ -66,12 +77,10 @@ async def look_at_credentials(t: tools.Tools, p: attempt.Pass) -> None:
         record.credentials = found
         record.credentials_due = t.now() + attempt.CREDENTIALS_RECHECK
         return
-    metadata = body["metadata"]
-    watched = t.inventory.watched_credentials(record.client) is not None
     p.credentials = found
     seen = record.credentials = credentials_policy.CredentialsSeen(
-        uid=metadata["uid"],
-        resource_version=metadata["resourceVersion"],
+        uid=body["metadata"]["uid"],
+        resource_version=body["metadata"]["resourceVersion"],
         client_id=found.client_id,
         trimmed=found.trimmed,
         fingerprint=t.fingerprint(found),
@@ -81,7 +90,7 @@ async def look_at_credentials(t: tools.Tools, p: attempt.Pass) -> None:
         record.fetched_with = seen
     failing = record.failure is not None and record.failure.problem.kind is backoff.Kind.PERMANENT
     interval = attempt.CREDENTIALS_RECHECK if failing else p.spec.probe.interval
-    record.credentials_due = None if watched else t.now() + interval
+    record.credentials_due = None if told is not None else t.now() + interval
 
 
 async def trusted_ca(t: tools.Tools, p: attempt.Pass) -> str:

@@ -118,6 +118,7 @@ class Queue(Generic[K]):
             while True:
                 await slots.acquire()
                 key, lane = await self._next()
+                self._started[key] = self._clock.now(), lane
                 task = asyncio.create_task(self._work(work, key, lane, slots), name=f"work on {key}")
                 self._running[key] = task
         finally:
@@ -172,12 +173,11 @@ class Queue(Generic[K]):
     def _lane_with_room(self, now: dt.datetime) -> Lane:
         if not self._waiting or sum(self._lanes.values()) >= max(self._workers * 3 // 4, 1):
             return None
-        gives_way = any(lane is None and now - at < BRIEF for at, lane in self._started.values())
+        gives_way = any(lane is None and abs(now - at) < BRIEF for at, lane in self._started.values())
         width = max(self._width // 4, 1) if gives_way else self._width
         return next((lane for lane in self._waiting if self._lanes.get(lane, 0) < width), None)
 
     async def _work(self, work: Callable[[K], Awaitable[None]], key: K, lane: Lane, slots: asyncio.Semaphore) -> None:
-        self._started[key] = self._clock.now(), lane
         try:
             await work(key)
         except Exception:

@@ -1,5 +1,6 @@
 """Bring one SquidexClient to where it should be: observe, decide, act, until there is nothing to do; then report."""
 
+import dataclasses
 import datetime as dt
 import itertools
 import logging
@@ -77,15 +78,19 @@ class Reconciler:
                     return None, problem
                 case decide.Wait(until, settled):
                     if settled:
-                        record.failure = record.meanwhile = record.pending = None
+                        record.failure = record.interrupted = record.meanwhile = record.pending = None
                     return until, None
                 case decide.Blocked(problem):
-                    self._block(p, problem)
+                    self._block(p, problem, seen)
                     break
+                case decide.Fetch() if self._resume(p, seen, now):
+                    continue
             try:
                 await self._act(p, decision)
             except hosts.NotYetError as error:
-                return error.at, None
+                if not isinstance(decision, decide.Fetch):
+                    return error.at, None
+                p.fetch_allowed = error.at  # what is there is mended before that
             except attempt.FailedError as error:
                 attempt.fail(t, p, error.problem, meanwhile=is_held)
             except (kube_errors.StaleError, kube_errors.AlreadyExistsError):
@@ -96,7 +101,8 @@ class Reconciler:
                 p.namespace_terminating = True
             except kube_errors.KubeError as error:
                 attempt.fail(t, p, error.problem, meanwhile=is_held)
-                break
+                if not isinstance(decision, decide.Publish | decide.Remove):
+                    break
             except Exception:
                 # A bug: it must show in the status and wait like any other failure, not fetch a token every minute.
                 logger.exception("unforeseen key=%s/%s", *p.key)
@@ -130,10 +136,11 @@ class Reconciler:
             meanwhile=record.meanwhile,
             key_vanished=is_seen and t.servers.key_vanished(record, seen, now),  # type: ignore[arg-type]
             credentials_due=record.credentials_due,
-            probe_due=record.probe_due,
+            # Nobody asks about a token whose successor is in line.
+            probe_due=None if p.fetch_allowed else record.probe_due,
             keys_disagree_until=disagreement.until(record, now),
             replacement_allowed=record.key_retry_at,
-            fetch_allowed=at,
+            fetch_allowed=max(at, p.fetch_allowed) if p.fetch_allowed else at,
         )
 
     async def _act(self, p: attempt.Pass, decision: decide.Decision) -> None:
@@ -159,11 +166,21 @@ class Reconciler:
         except kube_errors.KubeError as error:
             attempt.fail(self._t, p, error.problem, meanwhile=meanwhile)
 
-    def _block(self, p: attempt.Pass, problem: backoff.Problem) -> None:
+    def _resume(self, p: attempt.Pass, seen: observed.Observed, now: dt.datetime) -> bool:
+        """Go on with a wait that was interrupted, where all that it was for is the same."""
+        failure, p.record.interrupted = p.record.interrupted, None
+        if failure is None or not decide.is_held(now, dataclasses.replace(seen, failure=failure), p.spec):
+            return False
+        p.record.failure = failure
+        return True
+
+    def _block(self, p: attempt.Pass, problem: backoff.Problem, seen: observed.Observed) -> None:
         """The same block, woken by an event before its time, is not another failure."""
         failure = p.record.failure
+        if p.record.interrupted is None and decide.is_held(self._t.now(), seen, p.spec):
+            p.record.interrupted = failure
         same = failure is not None and failure.problem == problem and failure.generation == p.record.client.generation
-        if not same or failure is None or self._t.now() >= failure.next_attempt:
+        if not same or failure is None or not failure.at <= self._t.now() < failure.next_attempt:
             attempt.fail(self._t, p, problem)
 
     def _next_attempt(self, p: attempt.Pass) -> dt.datetime | None:

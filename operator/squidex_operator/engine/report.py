@@ -41,8 +41,10 @@ async def report(t: tools.Tools, p: attempt.Pass, o: observed.Observed, stopped:
             return  # deleted meanwhile: the answer must not bring it back
         t.inventory.see_client(body)
     record.refreshed = None
-    if record.written:
-        record.written -= {(record.client.status.get("target") or {}).get("name", "")}
+    if record.written or o.former_targets:
+        # The status has room for one name.
+        named = (record.client.status.get("target") or {}).get("name", "")
+        record.written = frozenset({client.target_name, *(former.name for former in o.former_targets)} - {named})
     for kind, reason, message in events:
         await _post_event(t, p, kind, reason, message)
 

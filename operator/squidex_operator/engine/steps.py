@@ -57,22 +57,24 @@ async def fetch(t: tools.Tools, p: attempt.Pass, cause: reasons.Cause) -> None:
 
 async def publish(t: tools.Tools, p: attempt.Pass, step: decide.Publish) -> None:
     """Write a token to the target."""
-    record, spec = p.record, p.spec
+    record, spec, client = p.record, p.spec, p.record.client
     pending = record.pending if step.source is decide.Source.PENDING else None
+    whose = _whose(p.target_seen(t.inventory))
     if pending is not None:
         grant, inputs = pending.grant, pending.inputs_hash
     else:
-        name = step.name if step.source is decide.Source.FORMER else record.client.target_name
+        name = step.name if step.source is decide.Source.FORMER else client.target_name
         body = await looks.get_secret(t, p, name)
         read = render.read_grant(body) if body is not None else None
-        if body is None or read is None:
+        is_same = record.client.generation == client.generation and _whose(p.target_seen(t.inventory)) == whose
+        if body is None or read is None or not is_same:
             p.target = observed.UNKNOWN
             return  # it changed meanwhile: look again, decide again
         grant, inputs = read, render.read_target(body).inputs_hash
         if isinstance(record.credentials, credentials_policy.CredentialsSeen):
             inputs = render.inputs_of(spec, record.credentials)
     try:
-        written = await _write(t, p, render.target_secret(record.client, spec, grant, inputs), step)
+        written = await _write(t, p, render.target_secret(client, spec, grant, inputs), step)
     except kube_errors.TerminatingError:
         raise
     except kube_errors.RefusedError as error:
@@ -118,7 +120,7 @@ async def remove(t: tools.Tools, p: attempt.Pass, former: observed.TargetSeen) -
         logger.info("former target changed meanwhile key=%s/%s secret=%s", *p.key, former.name)
         await looks.get_secret(t, p, former.name)
         return  # decide again by what it is now
-    t.inventory.forget_secret(inventory.Key(p.key.namespace, former.name), former.uid)
+    looks.tell(t, p, t.inventory.forget_secret(inventory.Key(p.key.namespace, former.name), former.uid))
 
 
 async def ask(t: tools.Tools, p: attempt.Pass) -> observed.Verdict | None:
@@ -128,17 +130,20 @@ async def ask(t: tools.Tools, p: attempt.Pass) -> observed.Verdict | None:
     looks.schedule_probe(t, p)
     data_hash = ""
     try:
-        # A place at the server first: who gets none, because it hangs, has not read a Secret for nothing each minute.
+        # Who would be sent away, because the server hangs, is not to read a Secret for nothing each minute.
+        t.hosts.check_room(spec.host, p.key)
+        body = await looks.get_secret(t, p, record.client.target_name)
+        grant = render.read_grant(body) if body is not None else None
+        if body is None or grant is None:
+            return None
+        seen = render.read_target(body)
+        if seen.url != spec.base_url or record.client.spec is not spec:
+            return None  # no server is shown the token of another: decide again
+        data_hash, client_id = seen.data_hash, grant.client_id
+        if isinstance(record.credentials, credentials_policy.CredentialsSeen):
+            client_id = record.credentials.client_id
+        ca = await looks.trusted_ca(t, p)
         async with t.hosts.request(spec.host, p.key, fetch=False):
-            body = await looks.get_secret(t, p, record.client.target_name)
-            grant = render.read_grant(body) if body is not None else None
-            if body is None or grant is None:
-                return None
-            data_hash = render.read_target(body).data_hash
-            client_id = grant.client_id
-            if isinstance(record.credentials, credentials_policy.CredentialsSeen):
-                client_id = record.credentials.client_id
-            ca = await looks.trusted_ca(t, p)
             verdict, message = await probe.ask(
                 t.http, spec.base_url, grant, mode=spec.probe.mode, client_id=client_id, ca=ca
             )
@@ -214,6 +219,11 @@ async def _first_probe(
     verdict = await probe.ask(t.http, spec.base_url, grant, mode=mode, client_id=client_id, ca=ca)
     t.metrics.probes.labels(result=verdict[0].value).inc()
     return verdict
+
+
+def _whose(seen: observed.TargetSeen | observed.Unknown | None) -> tuple[object, ...] | None:
+    """Which Secret it is, and whose: what a decision to write goes by."""
+    return (seen.name, seen.uid, seen.client_uid, seen.owner_uids) if isinstance(seen, observed.TargetSeen) else None
 
 
 async def _write(

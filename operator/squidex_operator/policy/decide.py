@@ -157,8 +157,9 @@ def is_held(now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> bool
 
 
 def is_waiting(now: dt.datetime, o: observed.Observed) -> bool:
-    """Whether the wait after the last failure is under way."""
-    return o.client.spec is not None and is_held(now, o, o.client.spec)
+    """Whether a token is needed, and the wait after the last failure is under way."""
+    spec = o.client.spec
+    return spec is not None and is_held(now, o, spec) and checks.token_needed(now, o, spec) is not None
 
 
 def failure_applies(o: observed.Observed, spec: resource.Spec) -> bool:
@@ -232,7 +233,7 @@ def _tend(now: dt.datetime, o: observed.Observed, spec: resource.Spec, need: rea
         return None
     if need not in _WRONG_TOKEN and not _writing_is_held(now, o, spec) and (cause := _drift(o, spec, seen)):
         return Publish(cause, Source.TARGET)
-    if need is None:
+    if need is None and not _writing_is_held(now, o, spec):
         for former in o.former_targets:
             return Remove(former)
     # A token of another server is not shown to this one.

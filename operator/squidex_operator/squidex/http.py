@@ -37,7 +37,7 @@ _HEADERS = {
     "Accept-Encoding": "identity",
 }
 
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----", re.ASCII)
 
 
 _CERTIFICATE_ADVICE = {
@@ -207,6 +207,7 @@ def _decoded(body: bytes, coding: str) -> bytes:
         raise ValueError("the body is not of the coding that it says") from None
 
 
+@functools.lru_cache(maxsize=16)
 def is_ca(text: str) -> bool:
     """Whether there are certificates in a text, and all of them can be read."""
     try:

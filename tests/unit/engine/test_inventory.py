@@ -397,4 +397,7 @@ def test_what_the_flags_forbade_is_asked_again_after_a_restart(seen: inventory.I
     condition = {"type": "RefreshFailing", "status": "True", "reason": "URLNotAllowed", "message": "No."}
     times = {"lastFailureTime": "2026-05-01T00:00:00Z", "nextAttemptTime": "2026-05-01T04:30:00Z"}
     seen.see_client(client(status={"failures": 1, "conditions": [condition], "observedGeneration": 1, **times}))
-    assert seen.records[KEY].failure is None
+    failure = seen.records[KEY].failure
+    assert failure is not None
+    assert failure.problem.kind is backoff.Kind.PERMANENT
+    assert failure.next_attempt == failure.at

@@ -453,7 +453,23 @@ def test_a_lane_has_a_quarter_of_its_places_while_somebody_without_one_is_in_wor
     run(main)
 
 
-def test_a_lane_does_not_give_way_to_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lane_gives_way_to_what_is_due_in_the_same_moment() -> None:
+    async def main() -> None:
+        w = Work(held=True, width=4)
+        w.lanes = {"a": "lane"}
+        for key in ("repair", "a0", "a1", "a2"):
+            w.queue.wake(key)
+        async with w.running(workers=10):
+            await w.until(lambda: len(w.begun) == 2)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert w.begun == ["repair", "a0"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("seconds", [3, -3600], ids=["", "though the clock was set back"])
+def test_a_lane_does_not_give_way_to_what_hangs(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "BRIEF", dt.timedelta(milliseconds=5))
 
     async def main() -> None:
@@ -465,7 +481,10 @@ def test_a_lane_does_not_give_way_to_what_hangs(monkeypatch: pytest.MonkeyPatch)
             for number in range(6):
                 w.queue.wake(f"a{number}")
             await w.until(lambda: w.begun == ["hangs", "a0"])
-            w.clock.advance(seconds=3)  # nothing wakes the queue
+            w.clock.advance(seconds=seconds)  # nothing wakes the queue
+            if seconds < 0:
+                for number in range(6):
+                    w.queue.wake(f"a{number}")  # but the heartbeat, that has noticed
             await w.until(lambda: len(w.begun) == 5)
 
     run(main)

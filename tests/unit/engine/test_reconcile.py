@@ -348,3 +348,65 @@ def test_credentials_that_nobody_watches_are_looked_at_again(world: World) -> No
 def test_no_reconcile_of_a_key_that_nobody_knows(world: World) -> None:
     asyncio.run(world.reconciler.work(inventory.Key(NS, "nobody")))
     assert world.cluster.calls == []
+
+
+@pytest.mark.parametrize("what", ["a foreign Secret", "credentials that are made anew"])
+def test_what_is_in_the_way_for_a_moment_does_not_end_the_wait_after_a_wrong_secret(ready: World, what: str) -> None:
+    wrong = squidex_errors.RejectedError(Reason.INVALID_CLIENT, "invalid_client")
+    ready.squidex.before["token"] = [wrong] * 99
+    ready.clock.advance(days=21)
+    ready.run()
+    for _ in range(10):
+        ready.clock.advance(minutes=1)
+        if what == "a foreign Secret":
+            mine = ready.target()
+            ready.delete_secret()
+            theirs: dict[str, Any] = {"metadata": {"namespace": NS, "name": "shop"}, "data": {}}
+            ready.cluster.secrets[NS, "shop"] = theirs
+            ready.cluster.stamp(theirs, new=True)
+            ready.run()
+            ready.cluster.secrets[NS, "shop"] = mine
+            ready.tell_secret(ready.cluster.stamp(mine, new=True))
+        else:
+            ready.delete_secret("credentials")
+            ready.run()
+            assert ready.condition("CredentialsAvailable") == ("False", Reason.CREDENTIALS_MISSING)
+            ready.put_credentials()
+        ready.run()
+    assert ready.squidex.count("token") == 1
+    ready.put_credentials("another")
+    ready.run()
+    assert ready.squidex.count("token") == 2
+
+
+def test_a_foreign_secret_is_looked_at_again_soon_after_the_clock_was_set_back(world: World) -> None:
+    theirs: dict[str, Any] = {"metadata": {"namespace": NS, "name": "shop"}, "data": {}}
+    world.cluster.secrets[NS, "shop"] = theirs
+    world.cluster.stamp(theirs, new=True)
+    key = world.put_client()
+    world.run()
+    world.clock.advance(days=-365)
+    for each in world.inventory.clock_set_back():
+        world.queue.wake(each)
+    world.run()
+    due = world.due(key)
+    assert due is not None
+    assert 0 < due <= 120
+
+
+def test_a_repair_that_fails_is_told_where_no_token_is_needed(ready: World) -> None:
+    # The server refused the token once; no other could be had, and it is accepted again.
+    ready.squidex.refused = {ready.token()}
+    ready.squidex.before["token"] = [squidex_errors.RejectedError(Reason.INVALID_CLIENT, "invalid_client")] * 9
+    ready.clock.advance(hours=1, minutes=5)
+    ready.run()
+    assert ready.condition("RefreshFailing") == ("True", Reason.INVALID_CLIENT)
+    ready.squidex.refused.clear()
+    target = ready.target()
+    target["data"]["tokenType"] = cluster.encode("Basic")
+    ready.tell_secret(ready.cluster.stamp(target))
+    ready.cluster.before["apply_secret"] = [kube_errors.RefusedError("No.")] * 99
+    for _ in range(90):
+        ready.clock.advance(minutes=1)
+        ready.run()
+    assert ready.condition("RefreshFailing") == ("True", Reason.TARGET_REFUSED)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -382,3 +384,135 @@ def test_a_repair_that_fails_makes_no_token_request_come_sooner(
         ready.clock.advance(minutes=1)
         ready.run()
     assert ready.target()["data"]["tokenType"] == cluster.encode("Bearer")
+
+
+def test_a_repair_never_goes_to_the_secret_of_a_name_that_came_in_meanwhile(world: World) -> None:
+    for name in ("other", "shop"):
+        world.put_client(name)
+    world.run()
+    target = world.target()
+    target["data"]["tokenType"] = cluster.encode("Basic")
+    world.tell_secret(world.cluster.stamp(target))
+    world.cluster.after["get_secret"] = [lambda: world.put_client(target={"name": "other"})]
+    world.run()
+    assert world.condition("Ready", "other") == ("True", Reason.TOKEN_VALID)
+    assert world.condition("Ready") == ("False", Reason.TARGET_NOT_OWNED)
+    world.put_client()
+    world.run()
+    assert len(world.squidex.granted) == 2
+    assert {world.condition("Ready", name)[0] for name in ("other", "shop")} == {"True"}
+
+
+def test_a_repair_never_goes_to_a_secret_that_took_the_place_of_ours_meanwhile(ready: World) -> None:
+    target = ready.target()
+    target["data"]["tokenType"] = cluster.encode("Basic")
+    ready.tell_secret(ready.cluster.stamp(target))
+    labels = {names.LABEL_ROLE: names.ROLE_TOKEN}
+    theirs = {"metadata": {"namespace": NS, "name": "shop", "labels": labels}, "data": {"theirs": "a2VwdA=="}}
+
+    def replace() -> None:
+        ready.delete_secret()
+        ready.cluster.secrets[NS, "shop"] = theirs
+        ready.tell_secret(ready.cluster.stamp(theirs, new=True))
+
+    ready.cluster.after["get_secret"] = [replace]
+    ready.run()
+    assert theirs["data"] == {"theirs": "a2VwdA=="}
+    assert ready.condition("Ready") == ("False", Reason.TARGET_NOT_OWNED)
+
+
+def test_no_server_is_shown_the_token_of_another() -> None:
+    world = cluster.World(host_limits=hosts.HostLimits(concurrency=1))
+    world.put_client("other", url="https://b.test")
+    key = world.put_client()
+    world.run()
+    world.clock.advance(hours=2)
+
+    async def main() -> None:
+        async with world.tools.hosts.request(cluster.URL, "somebody", fetch=False):
+            task = asyncio.create_task(world.reconciler.work(key))
+            while not world.tools.hosts._hosts[cluster.URL].in_line:  # noqa: ASYNC110 - one turn of the loop at a time
+                await asyncio.sleep(0)
+            world.put_client(url="https://b.test", target={"name": "other"})
+        await task
+
+    asyncio.run(main())
+    theirs = f"Bearer {world.token('other')}"
+    assert not [url for url, sent in world.squidex.asked if sent.get("Authorization") == theirs and cluster.URL in url]
+
+
+@pytest.mark.parametrize("trouble", ["no token can be had", "nothing can be deleted"])
+def test_a_target_that_is_renamed_twice_leaves_nothing_behind(world: World, trouble: str) -> None:
+    key = world.put_client(target={"name": "z"})
+    world.run()
+    if trouble == "no token can be had":
+        world.clock.advance(days=21)
+        world.squidex.before["token"] = [squidex_errors.UnavailableError(Reason.TIMEOUT, "Slow.")] * 20
+        world.run()
+    else:
+        world.cluster.before["delete_secret"] = [unavailable() for _ in range(2)]
+    for name in ("a", "m"):
+        world.put_client(target={"name": name})
+        world.run()
+    world.squidex.before["token"].clear()
+    for _ in range(30):
+        world.clock.advance(minutes=10)
+        world.run()
+    assert set(world.cluster.secrets) == {(NS, "credentials"), (NS, "m")}
+    assert world.status()["target"] == {"name": "m"}
+    assert not world.inventory.records[key].written
+    # A copy under a former name is somebody else's business.
+    copied = copy.deepcopy(world.target("m"))
+    copied["metadata"]["name"] = "z"
+    world.cluster.secrets[NS, "z"] = copied
+    world.tell_secret(world.cluster.stamp(copied, new=True))
+    world.run()
+    assert (NS, "z") in world.cluster.secrets
+
+
+def test_who_waits_for_the_name_of_a_former_target_is_told_that_it_is_free(world: World) -> None:
+    world.put_client("one", target={"name": "t"})
+    world.run()
+    key = world.put_client("two", target={"name": "t"})
+    world.run()
+    for _ in range(8):
+        world.clock.advance(seconds=world.due(key) or 0)
+        world.run()
+    told = copy.deepcopy(world.target("t"))
+    world.put_client("one", target={"name": "one"})
+    world.run()
+    world.watch.secret_event("DELETED", world.cluster.stamp(told))
+    world.run()
+    assert world.condition("Ready", "two") == ("True", Reason.TOKEN_VALID)
+
+
+@pytest.mark.parametrize("what", ["another manager's field", "a former target that cannot be deleted"])
+def test_what_cannot_be_written_keeps_nobody_from_asking_about_the_token(ready: World, what: str) -> None:
+    key = inventory.Key(NS, "shop")
+    if what == "another manager's field":
+        target = ready.target()
+        target["data"]["tokenType"] = cluster.encode("Basic")
+        ready.tell_secret(ready.cluster.stamp(target))
+        conflict = kube_errors.ManagerConflictError("helm also applies it.", managers=["helm"], by_hand=False)
+        ready.cluster.before["apply_secret"] = [conflict] * 9999
+    else:
+        ready.cluster.before["delete_secret"] = [kube_errors.RefusedError("No.")] * 9999
+        ready.put_client(target={"name": "renamed"})
+    ready.run()
+    end = ready.clock.now() + dt.timedelta(hours=6)
+    while ready.clock.now() < end:
+        ready.clock.advance(seconds=ready.due(key) or 0)
+        ready.run()
+    assert ready.squidex.count("probe") >= 5
+
+
+def test_a_server_that_asked_for_a_pause_holds_up_no_repair(ready: World) -> None:
+    ready.clock.advance(days=22)
+    ready.tools.hosts._host(cluster.URL).paused_until = ready.clock.now() + dt.timedelta(hours=1)
+    ready.run()
+    target = ready.target()
+    target["data"]["tokenType"] = cluster.encode("Basic")
+    ready.tell_secret(ready.cluster.stamp(target))
+    ready.run()
+    assert ready.target()["data"]["tokenType"] == cluster.encode("Bearer")
+    assert ready.squidex.count("token") == 0
