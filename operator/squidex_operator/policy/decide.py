@@ -131,7 +131,7 @@ def decide(now: dt.datetime, o: observed.Observed) -> Decision:
         return step
     if need and isinstance(o.credentials, backoff.Problem):
         return Blocked(o.credentials)
-    settled = need is None and (seen is None or _drift(o, spec, seen) is None)
+    settled = need is None and not o.former_targets and (seen is None or _drift(o, spec, seen) is None)
     return Wait(_next_time(now, o, spec, need), settled=settled)
 
 

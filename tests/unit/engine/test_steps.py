@@ -504,6 +504,13 @@ def test_what_cannot_be_written_keeps_nobody_from_asking_about_the_token(ready: 
         ready.clock.advance(seconds=ready.due(key) or 0)
         ready.run()
     assert ready.squidex.count("probe") >= 5
+    assert ready.condition("RefreshFailing")[0] == "True"
+    ready.cluster.before.clear()
+    for _ in range(2):
+        ready.clock.advance(hours=1)
+        ready.run()
+    assert ready.condition("RefreshFailing") == ("False", Reason.REFRESHED)
+    assert len(ready.cluster.secrets) == 2
 
 
 def test_a_server_that_asked_for_a_pause_holds_up_no_repair(ready: World) -> None:
