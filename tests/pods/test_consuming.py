@@ -269,7 +269,11 @@ def test_a_pod_that_is_there_before_its_squidexclient_waits_and_then_starts(
         told = cluster.kubectl("get", "events", "-o", "jsonpath={.items[*].message}", namespace=shop.namespace).stdout
         return 'secret "shop" not found' in told
 
+    def is_told() -> bool:
+        return "containerStatuses" in cluster.get(shop.namespace, "pod", "keeper")["status"]
+
     cluster.wait(waits, "the kubelet to miss the Secret", namespace=shop.namespace)
+    cluster.wait(is_told, "the kubelet to report the pod's container", namespace=shop.namespace)  # after its event
     pod = cluster.get(shop.namespace, "pod", "keeper")
     (status,) = pod["status"]["containerStatuses"]
     assert pod["status"]["phase"] == "Pending"
