@@ -22,7 +22,7 @@ from squidex_operator.squidex import http
 logger = logging.getLogger(__name__)
 
 _STUCK = dt.timedelta(minutes=5)
-"""Longer than a reconcile takes where each of its requests times out: work that takes longer never ends."""
+"""Longer than any reconcile takes whose requests end in time or in one or two time-outs: work that takes longer hangs."""
 
 _START_RETRY = 5.0
 

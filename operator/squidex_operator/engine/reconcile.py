@@ -180,7 +180,7 @@ class Reconciler:
         if p.record.interrupted is None and decide.is_held(self._t.now(), seen, p.spec):
             p.record.interrupted = failure
         same = failure is not None and failure.problem == problem and failure.generation == p.record.client.generation
-        if not same or failure is None or not failure.at <= self._t.now() < failure.next_attempt:
+        if not same or failure is None or not failure.is_waiting(self._t.now()):
             attempt.fail(self._t, p, problem)
 
     def _next_attempt(self, p: attempt.Pass) -> dt.datetime | None:

@@ -73,6 +73,10 @@ class Failure:
     fingerprint: str = dataclasses.field(default="", repr=False)
     """Of the id and the secret that were tried (see CredentialsSeen): new metadata on their Secret ends no wait."""
 
+    def is_waiting(self, now: dt.datetime) -> bool:
+        """Whether the wait is under way. Not of a failure of the future: the clock was set back, its time may be years away."""
+        return self.at <= now < self.next_attempt
+
     def tried(self, inputs_hash: str, fingerprint: str) -> bool:
         """Whether the attempt was made with the same id and secret, or with this very version of their Secret."""
         return self.inputs_hash == inputs_hash or bool(fingerprint and self.fingerprint == fingerprint)

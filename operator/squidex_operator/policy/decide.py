@@ -150,10 +150,7 @@ def is_ours(o: observed.Observed, seen: observed.TargetSeen) -> bool:
 
 def is_held(now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> bool:
     """Whether the next attempt has to wait for the last failure's time."""
-    # A failure of the future: the clock was set back, and its time may be years away.
-    if o.failure is None or not o.failure.at <= now < o.failure.next_attempt:
-        return False
-    return failure_applies(o, spec)
+    return o.failure is not None and o.failure.is_waiting(now) and failure_applies(o, spec)
 
 
 def is_waiting(now: dt.datetime, o: observed.Observed) -> bool:
@@ -245,8 +242,7 @@ def _tend(now: dt.datetime, o: observed.Observed, spec: resource.Spec, need: rea
 
 def _writing_is_held(now: dt.datetime, o: observed.Observed, spec: resource.Spec) -> bool:
     """After a write that failed, the next one waits; a failure of Squidex holds up no repair."""
-    other = o.meanwhile
-    if other is not None and other.generation == o.client.generation and other.at <= now < other.next_attempt:
+    if o.meanwhile is not None and o.meanwhile.generation == o.client.generation and o.meanwhile.is_waiting(now):
         return True
     return o.failure is not None and o.failure.problem.reason in _OF_WRITING and is_held(now, o, spec)
 

@@ -293,6 +293,13 @@ class World:
         if told:
             self.watch.secret_event("DELETED", body)
 
+    def damage_target(self) -> Body:
+        """Somebody edits a key of the target that is not the token."""
+        target = self.target()
+        target["data"]["tokenType"] = encode("Basic")
+        self.tell_secret(self.cluster.stamp(target))
+        return target
+
     def tell_secret(self, body: Body, *, labelled: bool = True) -> Body:
         if labelled:
             self.watch.secret_event("MODIFIED", copy.deepcopy(body))

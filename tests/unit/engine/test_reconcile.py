@@ -402,9 +402,7 @@ def test_a_repair_that_fails_is_told_where_no_token_is_needed(ready: World) -> N
     ready.run()
     assert ready.condition("RefreshFailing") == ("True", Reason.INVALID_CLIENT)
     ready.squidex.refused.clear()
-    target = ready.target()
-    target["data"]["tokenType"] = cluster.encode("Basic")
-    ready.tell_secret(ready.cluster.stamp(target))
+    ready.damage_target()
     ready.cluster.before["apply_secret"] = [kube_errors.RefusedError("No.")] * 99
     for _ in range(90):
         ready.clock.advance(minutes=1)

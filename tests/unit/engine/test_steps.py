@@ -81,9 +81,7 @@ def test_a_squidexclient_that_was_made_anew_during_the_fetch_gets_a_token_of_its
 
 
 def test_a_target_that_changed_between_look_and_write_is_looked_at_again(ready: World) -> None:
-    target = ready.target()
-    target["data"]["tokenType"] = cluster.encode("Basic")
-    ready.tell_secret(ready.cluster.stamp(target))
+    target = ready.damage_target()
 
     def touch() -> None:
         ready.cluster.stamp(target)  # the watch has not told yet
@@ -168,9 +166,7 @@ def test_a_pending_token_and_a_changed_spec_end_with_one_good_token(world: World
 
 
 def test_a_target_that_is_gone_when_it_is_mended_is_looked_for_once(ready: World) -> None:
-    target = ready.target()
-    target["data"]["tokenType"] = cluster.encode("Basic")
-    ready.tell_secret(ready.cluster.stamp(target))
+    ready.damage_target()
     ready.cluster.before["get_secret"] = [lambda: ready.delete_secret(told=False)]
     ready.run()
     assert ready.token() == ready.squidex.granted[1]
@@ -189,9 +185,7 @@ def test_a_target_without_its_label_that_is_gone_when_it_is_mended_is_looked_for
 
 
 def test_a_target_that_lost_its_label_when_it_is_mended_is_still_mended(ready: World) -> None:
-    target = ready.target()
-    target["data"]["tokenType"] = cluster.encode("Basic")
-    ready.tell_secret(ready.cluster.stamp(target))
+    target = ready.damage_target()
 
     def strip() -> None:
         target["metadata"]["labels"] = {}
@@ -240,9 +234,7 @@ def test_a_former_target_that_is_gone_already_is_no_failure(ready: World) -> Non
 
 def test_who_damages_a_target_again_and_again_is_told_and_does_not_make_us_spin(ready: World) -> None:
     for _ in range(20):
-        target = ready.target()
-        target["data"]["tokenType"] = cluster.encode("Basic")
-        ready.tell_secret(ready.cluster.stamp(target))
+        ready.damage_target()
         ready.run()
     assert ready.condition("RefreshFailing") == ("True", Reason.TARGET_CONFLICT)
     assert ready.cluster.count("apply_secret") <= 11
@@ -258,9 +250,7 @@ def test_a_target_that_the_api_server_refuses_is_a_failure_of_the_target(world: 
 
 
 def test_a_field_of_another_manager_is_a_conflict_and_not_taken(ready: World) -> None:
-    target = ready.target()
-    target["data"]["tokenType"] = cluster.encode("Basic")
-    ready.tell_secret(ready.cluster.stamp(target))
+    ready.damage_target()
     ready.cluster.before["apply_secret"] = [
         kube_errors.ManagerConflictError("helm also applies it.", managers=["helm"], by_hand=False)
     ]
@@ -270,9 +260,7 @@ def test_a_field_of_another_manager_is_a_conflict_and_not_taken(ready: World) ->
 
 
 def test_a_field_that_somebody_edited_by_hand_is_taken_back(ready: World) -> None:
-    target = ready.target()
-    target["data"]["tokenType"] = cluster.encode("Basic")
-    ready.tell_secret(ready.cluster.stamp(target))
+    ready.damage_target()
     ready.cluster.before["apply_secret"] = [
         kube_errors.ManagerConflictError("kubectl holds it.", managers=["kubectl-edit"], by_hand=True)
     ]
@@ -369,9 +357,7 @@ def test_a_repair_that_fails_makes_no_token_request_come_sooner(
     ready.squidex.before["token"] = [answer] * 999
     ready.squidex.probe_status = 503
     ready.clock.advance(days=21)
-    target = ready.target()
-    target["data"]["tokenType"] = cluster.encode("Basic")
-    ready.tell_secret(ready.cluster.stamp(target))
+    ready.damage_target()
     ready.cluster.before["apply_secret"] = [refusal] * 999
     for _ in range(60):
         ready.run()
@@ -390,9 +376,7 @@ def test_a_repair_never_goes_to_the_secret_of_a_name_that_came_in_meanwhile(worl
     for name in ("other", "shop"):
         world.put_client(name)
     world.run()
-    target = world.target()
-    target["data"]["tokenType"] = cluster.encode("Basic")
-    world.tell_secret(world.cluster.stamp(target))
+    world.damage_target()
     world.cluster.after["get_secret"] = [lambda: world.put_client(target={"name": "other"})]
     world.run()
     assert world.condition("Ready", "other") == ("True", Reason.TOKEN_VALID)
@@ -404,9 +388,7 @@ def test_a_repair_never_goes_to_the_secret_of_a_name_that_came_in_meanwhile(worl
 
 
 def test_a_repair_never_goes_to_a_secret_that_took_the_place_of_ours_meanwhile(ready: World) -> None:
-    target = ready.target()
-    target["data"]["tokenType"] = cluster.encode("Basic")
-    ready.tell_secret(ready.cluster.stamp(target))
+    ready.damage_target()
     labels = {names.LABEL_ROLE: names.ROLE_TOKEN}
     theirs = {"metadata": {"namespace": NS, "name": "shop", "labels": labels}, "data": {"theirs": "a2VwdA=="}}
 
@@ -490,9 +472,7 @@ def test_who_waits_for_the_name_of_a_former_target_is_told_that_it_is_free(world
 def test_what_cannot_be_written_keeps_nobody_from_asking_about_the_token(ready: World, what: str) -> None:
     key = inventory.Key(NS, "shop")
     if what == "another manager's field":
-        target = ready.target()
-        target["data"]["tokenType"] = cluster.encode("Basic")
-        ready.tell_secret(ready.cluster.stamp(target))
+        ready.damage_target()
         conflict = kube_errors.ManagerConflictError("helm also applies it.", managers=["helm"], by_hand=False)
         ready.cluster.before["apply_secret"] = [conflict] * 9999
     else:
@@ -517,9 +497,7 @@ def test_a_server_that_asked_for_a_pause_holds_up_no_repair(ready: World) -> Non
     ready.clock.advance(days=22)
     ready.tools.hosts._host(cluster.URL).paused_until = ready.clock.now() + dt.timedelta(hours=1)
     ready.run()
-    target = ready.target()
-    target["data"]["tokenType"] = cluster.encode("Basic")
-    ready.tell_secret(ready.cluster.stamp(target))
+    ready.damage_target()
     ready.run()
     assert ready.target()["data"]["tokenType"] == cluster.encode("Bearer")
     assert ready.squidex.count("token") == 0
